@@ -1,0 +1,27 @@
+//! The key space: what each key held at each revision. Pure.
+//!
+//! A *revision* is `(main, sub)`: `main` counts the entries that changed something, `sub` the changes
+//! within one entry. Every change writes one immutable *row* at its revision; a key is the history of
+//! its rows. The [`KeySpace`] holds the key index (which revisions a key has) and the recent window
+//! (the newest rows); older rows are behind the [`Rows`] trait.
+//!
+//! ```text
+//! put a=1        (2,0) -> a=1          index: a -> [(2,0)]
+//! txn a=2, b=1   (3,0) -> a=2          index: a -> [(2,0), (3,0)]
+//!                (3,1) -> b=1                 b -> [(3,1)]
+//! del a          (4,0)t -> a           index: a -> [(2,0), (3,0), (4,0)t]
+//! compact 3                            index: a -> [(3,0), (4,0)t]        row (2,0) deleted
+//! ```
+
+mod key_space;
+mod request;
+mod revision;
+mod rows;
+
+pub use key_space::{KeySpace, Limits, Sizes, Unflushed};
+pub use request::{
+    Applied, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, MvccError, Op, Outcome,
+    Put, RangeEnd, RangeQuery, RevisionBounds, Sort, SortTarget, Txn,
+};
+pub use revision::{Revision, RowKey};
+pub use rows::{Row, Rows, RowsError};

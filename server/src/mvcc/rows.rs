@@ -1,0 +1,50 @@
+//! Stored rows, and the trait behind which the flushed ones are.
+
+use bytes::Bytes;
+
+use super::{Revision, RowKey};
+
+/// One immutable change of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// When it happened, and whether it was a deletion.
+    pub key: RowKey,
+    /// The `mvccpb.KeyValue` in wire form. Of a tombstone: its `key` field only.
+    pub stored: Bytes,
+}
+
+impl Row {
+    /// What the row counts for quota and window, in bytes: key, value and 16 for the tree.
+    pub fn cost_bytes(&self) -> u64 {
+        (self.key.as_bytes().len() + self.stored.len() + 16) as u64
+    }
+}
+
+/// The flushed rows, as the state store holds them.
+///
+/// Implementations open what they need for one call and hold nothing between calls.
+pub trait Rows: Send + Sync {
+    /// Appends the stored bytes of the put at each of `revisions` to `out`, in the order given.
+    ///
+    /// # Errors
+    /// [`RowsError::Missing`] if a row is not there; [`RowsError::Io`] if the store cannot be read.
+    fn get_many(&self, revisions: &[Revision], out: &mut Vec<Bytes>) -> Result<(), RowsError>;
+
+    /// Appends up to `rows_max` rows (puts and tombstones) with revision at or above `from`, in
+    /// ascending order, to `out`. Fewer than `rows_max` means that there are no more.
+    ///
+    /// # Errors
+    /// [`RowsError::Io`] if the store cannot be read.
+    fn scan(&self, from: Revision, rows_max: usize, out: &mut Vec<Row>) -> Result<(), RowsError>;
+}
+
+/// Why rows could not be read. Never a reply to a client: the process ends with it.
+#[derive(Debug, thiserror::Error)]
+pub enum RowsError {
+    /// The index knows a revision that the store does not hold.
+    #[error("row {0} is in the index but not in the state store")]
+    Missing(Revision),
+    /// Reading failed.
+    #[error("cannot read the state store: {0}")]
+    Io(String),
+}

@@ -1,0 +1,93 @@
+//! The whole I/O surface of storage, as one narrow trait.
+//!
+//! The shipped implementation is the operating system's; the simulator's loses what was not synced,
+//! tears writes and fails on purpose. Everything under `storage/` reaches the disk through this trait,
+//! redb included. Paths are absolute or relative to the working folder, as given.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A file system.
+///
+/// Durability is explicit: data of a file is durable after [`File::sync_data`], its name after
+/// [`FileSystem::sync_dir`] of its folder. Nothing else is.
+pub trait FileSystem: Send + Sync + 'static {
+    /// Opens a file for reading and writing.
+    ///
+    /// # Errors
+    /// `NotFound` unless `mode` creates; `AlreadyExists` for [`OpenMode::CreateNew`].
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>>;
+
+    /// Opens a file and takes an exclusive lock that lasts as long as the returned value, creating
+    /// the file if it is missing.
+    ///
+    /// # Errors
+    /// `WouldBlock` if another process holds the lock.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
+
+    /// Replaces `to` by `from`, atomically. Durable after `sync_dir` of the folder.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+
+    /// Creates a folder and those above it, with access for the owner only; it may exist.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// The names in a folder, sorted.
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
+
+    /// Makes the names in a folder durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Whether something exists at `path`.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
+
+    /// What is left on the file system that holds `path`.
+    fn space(&self, path: &Path) -> io::Result<Space>;
+}
+
+/// An open file. Positions are in bytes from its start; calls from several threads are allowed.
+pub trait File: Send + Sync {
+    /// Fills `buffer` from `offset`.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the file ends before.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Writes all of `data` at `offset`, growing the file as needed.
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+
+    /// Makes everything written so far durable, with what is needed to read it back.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// Cuts or extends the file; what is new reads as zeros.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// The length in bytes.
+    fn len(&self) -> io::Result<u64>;
+}
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// It must exist.
+    Existing,
+    /// It is created if missing.
+    Create,
+    /// It must not exist.
+    CreateNew,
+}
+
+/// Space on a file system, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Free for this process.
+    pub free_bytes: u64,
+    /// The whole.
+    pub total_bytes: u64,
+}
+
+/// A shared file system.
+pub type SharedFs = Arc<dyn FileSystem>;

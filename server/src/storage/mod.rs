@@ -1,0 +1,3 @@
+//! Everything on disk: the data dir, the log, the state store, checkpoints of the index. I/O.
+
+pub mod fs;
