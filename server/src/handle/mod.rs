@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::mvcc::{Applied, MvccError, Rows};
+use crate::mvcc::Rows;
 use crate::state_machine::{Alarm, Member};
+pub use crate::state_machine::{ApplyError, Response};
 use crate::view::{Pin, View};
 
 pub use status::Status;
@@ -35,36 +36,6 @@ pub struct Committed {
     pub result: Result<Response, ApplyError>,
     /// Keeps the rows readable that the reply still needs.
     pub pin: Option<Arc<Pin>>,
-}
-
-/// What an applied command answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Response {
-    /// A put, delete or transaction.
-    Kv(Applied),
-    /// A scheduled compaction; `revision` is the current one, for the header.
-    Compacted {
-        /// The current revision.
-        revision: i64,
-    },
-    /// Alarms, after an alarm command: those it concerned.
-    Alarms(Vec<Alarm>),
-    /// Nothing to say.
-    Done,
-}
-
-/// Why an applied command changed nothing. Deterministic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ApplyError {
-    /// The key space refused it.
-    #[error(transparent)]
-    Mvcc(#[from] MvccError),
-    /// A NOSPACE alarm is raised.
-    #[error("database space exceeded")]
-    NoSpace,
-    /// A CORRUPT alarm is raised.
-    #[error("corrupt cluster")]
-    Corrupt,
 }
 
 /// Why a request has no result. What was proposed may still be applied after any but the first three.
