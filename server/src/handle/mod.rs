@@ -1,19 +1,28 @@
 //! The way to the owner thread: bounded lanes of events, request ids, replies.
 //!
 //! A [`Handle`] is what everyone but the owner holds. Requests go in as events and come back as
-//! replies; reads go past the owner, to the [`View`](crate::view::View), after [`Handle::linearize`].
+//! replies; reads go past the owner, to the [`View`], after [`Handle::linearize`].
 
+mod mailbox;
+mod replies;
 mod status;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use parking_lot::RwLock;
+use tokio::sync::oneshot;
 
 use crate::mvcc::Rows;
-use crate::state_machine::{Alarm, Member};
-pub use crate::state_machine::{ApplyError, Response};
-use crate::view::{Pin, View};
+use crate::replica::{Event, Reply, RequestId};
+use crate::state_machine::{Alarm, AlarmKind, Member, quota_cost_bytes, with_id};
+use crate::view::View;
 
+pub use crate::replica::{Committed, RequestError};
+pub use crate::state_machine::{ApplyError, Response};
+pub use mailbox::{Delivery, Mailbox, Refused, Request, Stop};
+pub use replies::Replies;
 pub use status::Status;
 
 /// The shared end of the owner's queue. Cheap to clone.
@@ -22,67 +31,83 @@ pub struct Handle {
     shared: Arc<Shared>,
 }
 
+/// What a handle is made of.
+pub struct Parts {
+    /// What readers see.
+    pub view: Arc<View>,
+    /// The flushed rows.
+    pub rows: Arc<dyn Rows>,
+    /// Where the first request id starts: unique among members and boots.
+    pub first_id: u64,
+    /// The largest command, in bytes.
+    pub request_bytes_max: usize,
+    /// The quota in bytes; `None` for none.
+    pub quota_bytes: Option<u64>,
+    /// Gives unused space back; called for [`Handle::defragment`].
+    pub defragment: Box<dyn Fn(oneshot::Sender<()>) + Send + Sync>,
+}
+
 struct Shared {
-    view: Arc<View>,
-    rows: Arc<dyn Rows>,
+    parts: Parts,
+    mailbox: Mailbox,
+    replies: Replies,
     status: Status,
-}
-
-/// A proposal that was committed and applied.
-pub struct Committed {
-    /// The term in which this member answers, for `header.raft_term`.
-    pub term: u64,
-    /// What apply said.
-    pub result: Result<Response, ApplyError>,
-    /// Keeps the rows readable that the reply still needs.
-    pub pin: Option<Arc<Pin>>,
-}
-
-/// Why a request has no result. What was proposed may still be applied after any but the first three.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RequestError {
-    /// The queue, or the gap between commit and apply, is full.
-    #[error("too many requests")]
-    TooManyRequests,
-    /// The encoded command is larger than `--max-request-bytes`.
-    #[error("request is too large")]
-    TooLarge,
-    /// The quota does not admit the command; a NOSPACE alarm is being raised.
-    #[error("database space exceeded")]
-    NoSpace,
-    /// There was no answer in time.
-    #[error("request timed out")]
-    Timeout,
-    /// There is no leader.
-    #[error("no leader")]
-    NoLeader,
-    /// The leader changed while the request waited.
-    #[error("leader changed")]
-    LeaderChanged,
-    /// The proposal was dropped by raft.
-    #[error("raft proposal dropped")]
-    Dropped,
-    /// The member is shutting down.
-    #[error("server stopped")]
-    Stopped,
+    next_id: AtomicU64,
+    /// Small and seldom changed, so readers take a copy of the pointer. Never held over anything.
+    members: RwLock<Arc<Vec<Member>>>,
+    alarms: RwLock<Arc<Vec<Alarm>>>,
 }
 
 impl Handle {
+    /// A handle to an owner that has yet to start.
+    pub fn new(parts: Parts) -> Self {
+        let shared = Shared {
+            next_id: AtomicU64::new(parts.first_id),
+            parts,
+            mailbox: Mailbox::default(),
+            replies: Replies::default(),
+            status: Status::default(),
+            members: RwLock::default(),
+            alarms: RwLock::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
     /// Proposes an encoded `etcdserverpb.InternalRaftRequest` and waits until it is applied here.
     ///
     /// # Errors
     /// [`RequestError`]; after a timeout the outcome is unknown.
     pub async fn propose(&self, command: Bytes) -> Result<Committed, RequestError> {
-        let _ = command;
-        unimplemented!()
+        let id = self.next_id();
+        let command = with_id(command, id.0);
+        if command.len() > self.shared.parts.request_bytes_max {
+            return Err(RequestError::TooLarge);
+        }
+        self.check_quota(&command)?;
+        match self.ask(id, Event::Propose { id, command }).await? {
+            Reply::Committed(committed) => Ok(committed),
+            Reply::Failed(error) => Err(error),
+            reply => unreachable!("a proposal was answered with {reply:?}"),
+        }
     }
 
     /// Waits until a read of the view is linearizable. One round serves all who wait.
     ///
+    /// A member that leads alone needs no round: nobody else can acknowledge a write, and what it
+    /// acknowledged itself is in the view.
+    ///
     /// # Errors
     /// [`RequestError`]; the read may be tried again.
     pub async fn linearize(&self) -> Result<(), RequestError> {
-        unimplemented!()
+        if self.status().leads_alone.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let id = self.next_id();
+        match self.ask(id, Event::ReadIndex { id }).await? {
+            Reply::ReadReady => Ok(()),
+            Reply::Failed(error) => Err(error),
+            reply => unreachable!("a read index was answered with {reply:?}"),
+        }
     }
 
     /// Waits until the compaction at `revision` has deleted its rows durably (`physical`).
@@ -90,8 +115,12 @@ impl Handle {
     /// # Errors
     /// [`RequestError::Stopped`] if the member shuts down before.
     pub async fn compaction_finished(&self, revision: i64) -> Result<(), RequestError> {
-        let _ = revision;
-        unimplemented!()
+        let id = self.next_id();
+        match self.ask(id, Event::AwaitCompaction { id, revision }).await? {
+            Reply::CompactionFinished => Ok(()),
+            Reply::Failed(error) => Err(error),
+            reply => unreachable!("a wait for a compaction was answered with {reply:?}"),
+        }
     }
 
     /// Gives unused space of the state store back to the file system and waits until it is done.
@@ -99,17 +128,19 @@ impl Handle {
     /// # Errors
     /// [`RequestError::Stopped`] if the member shuts down before.
     pub async fn defragment(&self) -> Result<(), RequestError> {
-        unimplemented!()
+        let (done, wait) = oneshot::channel();
+        (self.shared.parts.defragment)(done);
+        wait.await.map_err(|_| RequestError::Stopped)
     }
 
     /// What readers see.
     pub fn view(&self) -> &Arc<View> {
-        &self.shared.view
+        &self.shared.parts.view
     }
 
     /// The flushed rows, for reads through the view.
     pub fn rows(&self) -> &Arc<dyn Rows> {
-        &self.shared.rows
+        &self.shared.parts.rows
     }
 
     /// What the owner publishes about itself.
@@ -119,17 +150,73 @@ impl Handle {
 
     /// The members, by ID.
     pub fn members(&self) -> Arc<Vec<Member>> {
-        unimplemented!()
+        self.shared.members.read().clone()
     }
 
     /// The raised alarms, by member ID and kind.
     pub fn alarms(&self) -> Arc<Vec<Alarm>> {
-        unimplemented!()
+        self.shared.alarms.read().clone()
     }
 
     /// Ends the process: `reason` is what a person should read. For failures of the store in a read.
     pub fn fail(&self, reason: String) {
-        let _ = reason;
-        unimplemented!()
+        self.shared.mailbox.stop(Stop::Failed(reason));
+    }
+
+    /// Asks the owner for an orderly end.
+    pub fn stop(&self) {
+        self.shared.mailbox.stop(Stop::Requested);
+    }
+
+    /// The owner's end of the lanes.
+    pub fn mailbox(&self) -> &Mailbox {
+        &self.shared.mailbox
+    }
+
+    /// The way of replies.
+    pub fn replies(&self) -> &Replies {
+        &self.shared.replies
+    }
+
+    /// Publishes members and alarms. Only the owner calls this.
+    pub fn publish_records(&self, members: Vec<Member>, alarms: Vec<Alarm>) {
+        *self.shared.members.write() = Arc::new(members);
+        *self.shared.alarms.write() = Arc::new(alarms);
+    }
+
+    fn next_id(&self) -> RequestId {
+        RequestId(self.shared.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    async fn ask(&self, id: RequestId, event: Event) -> Result<Reply, RequestError> {
+        let (reply, wait) = oneshot::channel();
+        self.shared.mailbox.request(Request { id, event, reply }).map_err(
+            |refused| match refused {
+                Refused::Full => RequestError::TooManyRequests,
+                Refused::Stopped => RequestError::Stopped,
+            },
+        )?;
+        wait.await.map_err(|_| RequestError::Stopped)
+    }
+
+    /// Refuses what the quota does not admit, and has the alarm raised.
+    ///
+    /// Whether a command adds anything is only looked at near the quota: reading it costs as much as
+    /// applying it. A command needs at most its own bytes and some overhead.
+    fn check_quota(&self, command: &Bytes) -> Result<(), RequestError> {
+        const NEAR_BYTES: u64 = 1 << 20;
+        let Some(quota_bytes) = self.shared.parts.quota_bytes else { return Ok(()) };
+        let used = self.status().db_size_in_use_bytes.load(Ordering::Relaxed);
+        let used_bytes = u64::try_from(used).unwrap_or(0);
+        if used_bytes + command.len() as u64 * 2 + NEAR_BYTES < quota_bytes {
+            return Ok(());
+        }
+        match quota_cost_bytes(command) {
+            Ok(Some(cost_bytes)) if used_bytes + cost_bytes > quota_bytes => {
+                self.shared.mailbox.event(Event::RaiseAlarm(AlarmKind::NoSpace));
+                Err(RequestError::NoSpace)
+            }
+            _ => Ok(()),
+        }
     }
 }

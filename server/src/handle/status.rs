@@ -24,6 +24,8 @@ pub struct Status {
     /// Size of the state store's file.
     pub db_file_bytes: AtomicI64,
     pub quota_bytes: AtomicI64,
+    /// This member leads and is the only voter: reads of the view are linearizable as they are.
+    pub leads_alone: AtomicBool,
     /// The index is complete and reads of keys are served.
     pub ready: AtomicBool,
 }

@@ -1,1 +1,397 @@
 //! One whole member without its I/O: consensus, state machine, pending requests. Pure.
+//!
+//! A replica is driven by [`Replica::handle`] with events and, after a batch of them,
+//! [`Replica::settle`], which turns whatever became ready into [`Effect`]s. It is synchronous and
+//! deterministic: the same events give the same effects, byte for byte. Whoever drives it (the owner
+//! thread, or the simulator) performs the effects in their order and reports completions as events.
+//!
+//! ```text
+//! Propose{7, put}            settle -> Persist{1, [entry 5]}
+//! Persisted{1}               settle -> Reply{7, Kv(revision 2)}
+//! Tick × n                   settle -> Flush{rows ..2, applied 5}
+//! Flushed{applied 5}         settle -> ReleaseLog{..}
+//! ```
+
+mod committer;
+mod compaction;
+mod event;
+mod flushing;
+mod proposals;
+mod reads;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::consensus::{self, Consensus, ConsensusError};
+use crate::mvcc::{Rows, Sizes};
+use crate::state_machine::{Alarm, AlarmKind, FatalError, Member, Restored, StateMachine, own};
+use crate::view::View;
+
+use committer::{Committer, Progress};
+use compaction::{AutoCompactor, CompactionWaits};
+use flushing::Flushing;
+use proposals::{APPLY_GAP_MAX, Proposals};
+use reads::Reads;
+
+pub use compaction::AutoCompaction;
+pub use event::{Committed, Effect, Event, Persist, Reply, RequestError, RequestId};
+pub use flushing::FlushLimits;
+
+/// The API version that a cluster of this version agrees on.
+pub const CLUSTER_VERSION: &str = "3.7.0";
+
+/// Keys that one step of a compaction looks at, about a millisecond of work.
+const COMPACT_STEP_KEYS: usize = 2000;
+
+/// What a replica is told at its construction.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This member as it wants to be listed.
+    pub member: Member,
+    /// Raft's timing and bounds.
+    pub consensus: consensus::Config,
+    /// Ticks after which a request is answered with a timeout.
+    pub request_ticks: u64,
+    /// When rows go to the state store.
+    pub flush: FlushLimits,
+    /// Applied entries that stay in memory for followers that lag.
+    pub catchup_entries: u64,
+    /// When history is compacted without being asked.
+    pub auto_compaction: AutoCompaction,
+    /// Drawn once per start; with the member's ID it makes contexts of reads unique.
+    pub boot_nonce: u64,
+}
+
+/// What a member comes back with from its disk.
+pub struct Recovered {
+    /// The log.
+    pub log: consensus::Recovered,
+    /// The records of the state store.
+    pub stored: Restored,
+    /// The store's generation.
+    pub generation: u64,
+}
+
+/// Why the process must end. Nothing is lost: what was acknowledged is in the log.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// An entry cannot be applied.
+    #[error(transparent)]
+    Apply(#[from] FatalError),
+    /// A configuration change in the log is not one of ours.
+    #[error("entry {0} holds a configuration change that cannot be read")]
+    ConfChange(u64),
+    /// Raft refused what must not be refused.
+    #[error(transparent)]
+    Consensus(#[from] ConsensusError),
+}
+
+/// What the owner publishes about a replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // The names say it.
+pub struct Published {
+    pub term: u64,
+    /// 0 while there is no leader.
+    pub leader_id: u64,
+    pub commit_index: u64,
+    pub applied_index: u64,
+    pub flushed_index: u64,
+    pub proposals_pending: u64,
+    pub proposals_failed: u64,
+    pub leader_changes: u64,
+    /// This member is the only voter and leads, and has applied an entry of its own term: no other
+    /// member can acknowledge a write, so a read of the view is linearizable without a round.
+    pub leads_alone: bool,
+    pub sizes: Sizes,
+    /// Grows with every change of members, alarms or cluster version.
+    pub record_changes: u64,
+}
+
+/// One member. See the module's text.
+pub struct Replica {
+    config: Config,
+    now_tick: u64,
+    consensus: Consensus,
+    machine: StateMachine,
+    view: Arc<View>,
+    rows: Arc<dyn Rows>,
+    progress: Progress,
+    proposals: Proposals,
+    reads: Reads,
+    flushing: Flushing,
+    compactor: (AutoCompactor, CompactionWaits),
+    leadership: Leadership,
+}
+
+/// What was last seen of who leads.
+#[derive(Default)]
+struct Leadership {
+    leader_id: u64,
+    term: u64,
+    changes: u64,
+    /// When this member's own records may be proposed again.
+    publish_tick: u64,
+}
+
+impl Replica {
+    /// A replica that continues where the disk left off. A lone voter campaigns at once.
+    ///
+    /// # Errors
+    /// [`Fatal`] if the log cannot be continued.
+    pub fn new(
+        config: Config,
+        recovered: Recovered,
+        view: Arc<View>,
+        rows: Arc<dyn Rows>,
+    ) -> Result<Self, Fatal> {
+        let Recovered { log, stored, generation } = recovered;
+        let progress = Progress {
+            queue: VecDeque::new(),
+            applied_index: log.applied_index,
+            applied_term: stored.cut.applied_term,
+            conf_state: stored.cut.conf_state,
+        };
+        let flushing = Flushing::new(config.flush, generation, log.applied_index);
+        let mut consensus = Consensus::new(config.consensus.clone(), log)?;
+        if consensus.status().voters == [config.member.id] {
+            consensus.campaign();
+        }
+        Ok(Self {
+            reads: Reads::new(config.member.id, config.boot_nonce),
+            compactor: (AutoCompactor::new(config.auto_compaction), CompactionWaits::default()),
+            now_tick: 0,
+            consensus,
+            machine: stored.machine,
+            view,
+            rows,
+            progress,
+            proposals: Proposals::default(),
+            flushing,
+            leadership: Leadership::default(),
+            config,
+        })
+    }
+
+    /// Takes one event. What follows from it appears at the next [`Replica::settle`].
+    ///
+    /// # Errors
+    /// [`Fatal`]: the process must end.
+    pub fn handle(&mut self, event: Event, effects: &mut Vec<Effect>) -> Result<(), Fatal> {
+        let deadline_tick = self.now_tick + self.config.request_ticks;
+        match event {
+            Event::Tick => self.tick(effects),
+            Event::Propose { id, command } => {
+                if self.apply_gap() > APPLY_GAP_MAX {
+                    let reply = Reply::Failed(RequestError::TooManyRequests);
+                    effects.push(Effect::Reply { id, reply });
+                } else {
+                    self.proposals.add(id, command, deadline_tick);
+                }
+            }
+            Event::ReadIndex { id } => self.reads.add(id, deadline_tick),
+            Event::AwaitCompaction { id, revision } => {
+                self.compactor.1.add(revision, id);
+                self.flushing.hurry();
+            }
+            Event::RaiseAlarm(kind) => self.raise(kind),
+            Event::Persisted { number } => self.consensus.persisted(number),
+            Event::Flushed { generation, applied_index } => {
+                self.flushed(generation, applied_index, effects);
+            }
+        }
+        Ok(())
+    }
+
+    /// Works off everything that is ready. To be called after every batch of events.
+    ///
+    /// # Errors
+    /// [`Fatal`]: the process must end.
+    pub fn settle(&mut self, effects: &mut Vec<Effect>) -> Result<(), Fatal> {
+        self.publish_self();
+        self.proposals.send(&mut self.consensus, effects);
+        self.reads.send(self.now_tick, &mut self.consensus);
+        while let Some(ready) = self.consensus.take_ready() {
+            self.take(ready, effects);
+        }
+        self.apply(effects)?;
+        self.reads.release(self.progress.applied_index, effects);
+        self.compact_step();
+        self.flush_if_due(effects);
+        Ok(())
+    }
+
+    /// Whether [`Replica::settle`] has more to do although no event arrived.
+    pub fn has_work(&self) -> bool {
+        let apply = !self.progress.queue.is_empty() && !self.is_apply_paused();
+        apply || self.view.write().compaction_runnable(self.view.oldest_pin())
+    }
+
+    /// Cuts a batch with everything applied, if none is under way and anything is left: for an
+    /// orderly stop.
+    pub fn flush_all(&mut self, effects: &mut Vec<Effect>) {
+        self.flushing.hurry();
+        self.flush_if_due(effects);
+    }
+
+    /// Whether a batch was cut that has not been reported as flushed.
+    pub fn is_flushing(&self) -> bool {
+        self.flushing.is_under_way()
+    }
+
+    /// What is to be seen from outside.
+    pub fn published(&self) -> Published {
+        let status = self.consensus.status();
+        let alone = status.voters == [self.config.member.id];
+        Published {
+            term: status.term,
+            leader_id: status.leader_id,
+            commit_index: status.commit_index,
+            applied_index: self.progress.applied_index,
+            flushed_index: self.flushing.flushed_index(),
+            proposals_pending: self.proposals.pending() as u64,
+            proposals_failed: self.proposals.failed,
+            leader_changes: self.leadership.changes,
+            leads_alone: alone && status.is_leader && self.progress.applied_term == status.term,
+            sizes: self.view.sizes(),
+            record_changes: self.machine.changes(),
+        }
+    }
+
+    /// The members, by ID.
+    pub fn members(&self) -> Vec<Member> {
+        self.machine.members().cloned().collect()
+    }
+
+    /// The raised alarms, by member and kind.
+    pub fn alarms(&self) -> Vec<Alarm> {
+        self.machine.alarms().copied().collect()
+    }
+
+    /// The API version that the members agreed on.
+    pub fn cluster_version(&self) -> Option<&str> {
+        self.machine.cluster_version()
+    }
+
+    fn tick(&mut self, effects: &mut Vec<Effect>) {
+        self.now_tick += 1;
+        self.consensus.tick();
+        self.view.tick();
+        self.proposals.expire(self.now_tick, effects);
+        self.reads.expire(self.now_tick, effects);
+        if self.consensus.is_leader()
+            && let Some(revision) =
+                self.compactor.0.tick(self.now_tick, self.view.current_revision())
+        {
+            self.proposals.add_internal(own::compact(revision));
+        }
+    }
+
+    fn take(&mut self, ready: consensus::Ready, effects: &mut Vec<Effect>) {
+        for (context, index) in ready.read_states {
+            self.reads.confirm(&context, index, self.consensus.status().term);
+        }
+        self.progress.queue.extend(ready.committed);
+        effects.push(Effect::Persist(Persist {
+            number: ready.number,
+            entries: ready.entries,
+            hard_state: ready.hard_state,
+            must_sync: ready.must_sync,
+        }));
+        let status = self.consensus.status();
+        let (leader_id, term) = (status.leader_id, status.term);
+        if (leader_id, term) != (self.leadership.leader_id, self.leadership.term) {
+            if leader_id != 0 {
+                self.leadership.changes += 1;
+            }
+            if self.leadership.leader_id != 0 {
+                self.reads.fail_round(effects);
+            }
+            (self.leadership.leader_id, self.leadership.term) = (leader_id, term);
+        }
+    }
+
+    fn apply(&mut self, effects: &mut Vec<Effect>) -> Result<(), Fatal> {
+        if self.is_apply_paused() {
+            return Ok(());
+        }
+        Committer {
+            progress: &mut self.progress,
+            consensus: &mut self.consensus,
+            machine: &mut self.machine,
+            view: &self.view,
+            rows: self.rows.as_ref(),
+            proposals: &mut self.proposals,
+            effects,
+        }
+        .apply(self.flushing.unflushed_bytes_max())
+    }
+
+    /// Apply waits for the flusher when it lags by its bound; raft goes on.
+    fn is_apply_paused(&self) -> bool {
+        self.flushing.is_under_way()
+            && self.view.write().unflushed_bytes() >= self.flushing.unflushed_bytes_max()
+    }
+
+    fn apply_gap(&self) -> u64 {
+        self.consensus.status().commit_index.saturating_sub(self.progress.applied_index)
+    }
+
+    fn compact_step(&mut self) {
+        let oldest_pin = self.view.oldest_pin();
+        let finished = self.view.write().compact_step(COMPACT_STEP_KEYS, oldest_pin);
+        if finished.is_some() && !self.compactor.1.is_empty() {
+            self.flushing.hurry();
+        }
+    }
+
+    fn flush_if_due(&mut self, effects: &mut Vec<Effect>) {
+        let mut space = self.view.write();
+        let (now, applied) = (self.now_tick, self.progress.applied_index);
+        if self.flushing.is_due(now, applied, space.unflushed_bytes()) {
+            effects.push(self.flushing.cut(now, &self.progress, &mut self.machine, &mut space));
+        }
+    }
+
+    fn flushed(&mut self, generation: u64, applied_index: u64, effects: &mut Vec<Effect>) {
+        let mut space = self.view.write();
+        if !self.flushing.done((generation, applied_index), &mut space) {
+            return;
+        }
+        self.compactor.1.release(space.finished_compaction(), effects);
+        if !self.compactor.1.is_empty() {
+            self.flushing.hurry();
+        }
+        drop(space);
+        self.consensus.trim(applied_index.saturating_sub(self.config.catchup_entries));
+        effects.push(Effect::ReleaseLog { upto: applied_index });
+    }
+
+    /// Proposes what the cluster should know of this member and does not yet.
+    fn publish_self(&mut self) {
+        if !self.consensus.is_leader() || self.now_tick < self.leadership.publish_tick {
+            return;
+        }
+        let me = &self.config.member;
+        let listed = self.machine.members().find(|member| member.id == me.id);
+        let is_listed = listed
+            .is_none_or(|listed| listed.name == me.name && listed.client_urls == me.client_urls);
+        let has_version = self.machine.cluster_version().is_some();
+        if is_listed && has_version {
+            return;
+        }
+        self.leadership.publish_tick = self.now_tick + self.config.consensus.election_ticks as u64;
+        if !is_listed {
+            self.proposals.add_internal(own::set_attributes(&self.config.member));
+        }
+        if !has_version {
+            self.proposals.add_internal(own::set_cluster_version(CLUSTER_VERSION));
+        }
+    }
+
+    fn raise(&mut self, kind: AlarmKind) {
+        let alarm = Alarm { member_id: self.config.member.id, kind };
+        if self.machine.alarms().all(|raised| *raised != alarm) {
+            self.proposals.add_internal(own::raise(alarm));
+        }
+    }
+}

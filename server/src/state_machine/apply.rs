@@ -73,6 +73,8 @@ pub struct StateMachine {
     pub(super) cluster_version: Option<String>,
     /// Records that changed since the last flush.
     pub(super) dirty: BTreeMap<(Table, Bytes), Option<Bytes>>,
+    /// Counts changes of records, so that others can tell whether to look again.
+    pub(super) changes: u64,
 }
 
 impl StateMachine {
@@ -146,6 +148,11 @@ impl StateMachine {
             .into_iter()
             .map(|((table, key), value)| TableRow { table, key, value })
             .collect()
+    }
+
+    /// Grows with every change of a member, an alarm or the cluster version.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Whether any record changed since it was last taken.
@@ -238,6 +245,7 @@ impl StateMachine {
     }
 
     fn mark(&mut self, table: Table, key: Bytes, value: Option<Bytes>) {
+        self.changes += 1;
         self.dirty.insert((table, key), value);
     }
 }

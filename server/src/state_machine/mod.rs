@@ -13,6 +13,7 @@
 mod apply;
 mod command;
 mod flush;
+pub mod own;
 mod records;
 mod restore;
 

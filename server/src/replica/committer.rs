@@ -1,0 +1,125 @@
+//! Committed entries in order into the state machine.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::Fatal;
+use super::event::{Committed, Effect, Reply, RequestId};
+use super::proposals::Proposals;
+use crate::consensus::{ConfState, Consensus, Entry, EntryKind};
+use crate::mvcc::{Outcome, Rows};
+use crate::state_machine::{Application, ConfChange, Response, StateMachine};
+use crate::view::{Pin, View};
+
+/// What has been committed, and how far it has been applied.
+pub(super) struct Progress {
+    pub(super) queue: VecDeque<Entry>,
+    pub(super) applied_index: u64,
+    pub(super) applied_term: u64,
+    pub(super) conf_state: ConfState,
+}
+
+/// The parts of the replica that applying may touch.
+pub(super) struct Committer<'a> {
+    pub(super) progress: &'a mut Progress,
+    pub(super) consensus: &'a mut Consensus,
+    pub(super) machine: &'a mut StateMachine,
+    pub(super) view: &'a Arc<View>,
+    pub(super) rows: &'a dyn Rows,
+    pub(super) proposals: &'a mut Proposals,
+    pub(super) effects: &'a mut Vec<Effect>,
+}
+
+impl Committer<'_> {
+    /// Applies what is committed, until nothing is left or `bound_bytes` of rows wait for the flusher.
+    ///
+    /// # Errors
+    /// [`Fatal`]: the process must end.
+    pub(super) fn apply(&mut self, bound_bytes: u64) -> Result<(), Fatal> {
+        let mut applied_any = false;
+        while let Some(entry) = self.progress.queue.pop_front() {
+            applied_any = true;
+            // Recovery may hand out again what the state store already holds.
+            if entry.index <= self.progress.applied_index {
+                continue;
+            }
+            assert_eq!(
+                entry.index,
+                self.progress.applied_index + 1,
+                "entries are applied in order"
+            );
+            self.progress.applied_index = entry.index;
+            self.progress.applied_term = entry.term;
+            match entry.kind {
+                EntryKind::ConfChange => self.conf_change(&entry)?,
+                EntryKind::Normal if entry.data.is_empty() => {}
+                EntryKind::Normal => {
+                    if self.command(entry)? >= bound_bytes {
+                        break;
+                    }
+                }
+            }
+        }
+        if applied_any {
+            self.consensus.applied(self.progress.applied_index);
+        }
+        Ok(())
+    }
+
+    /// Applies one command; returns the bytes of rows that no flush has taken yet.
+    fn command(&mut self, entry: Entry) -> Result<u64, Fatal> {
+        let mut space = self.view.write();
+        let application = self.machine.apply((entry.index, entry.data), &mut space, self.rows)?;
+        let unflushed_bytes = space.unflushed_bytes();
+        drop(space);
+        self.reply(application);
+        Ok(unflushed_bytes)
+    }
+
+    fn conf_change(&mut self, entry: &Entry) -> Result<(), Fatal> {
+        let change = ConfChange::decode(&entry.data).ok_or(Fatal::ConfChange(entry.index))?;
+        let conf_state = self.consensus.apply_conf_change(entry)?;
+        self.progress.conf_state = conf_state.clone();
+        self.effects.push(Effect::PersistConfState {
+            index: entry.index,
+            term: entry.term,
+            conf_state,
+        });
+        self.machine.apply_conf_change(&change);
+        self.reply(Application { id: change.id, result: Ok(Response::Done) });
+        Ok(())
+    }
+
+    fn reply(&mut self, application: Application) {
+        let id = RequestId(application.id);
+        if application.id == 0 || !self.proposals.take(id) {
+            return;
+        }
+        let pin = match &application.result {
+            Ok(Response::Kv(applied)) => self.pin(&applied.outcome),
+            _ => None,
+        };
+        let term = self.consensus.status().term;
+        let committed = Committed { term, result: application.result, pin };
+        self.effects.push(Effect::Reply { id, reply: Reply::Committed(committed) });
+    }
+
+    /// Pins the oldest revision that filling the reply will read. Nothing is compacted in between:
+    /// the index is only compacted by the owner, who is here.
+    fn pin(&self, outcome: &Outcome) -> Option<Arc<Pin>> {
+        let revision = oldest_read(outcome)?;
+        self.view.pin(revision.max(1)).ok().map(Arc::new)
+    }
+}
+
+/// The oldest main revision at which the reply to `outcome` reads; `None` if it reads nothing.
+fn oldest_read(outcome: &Outcome) -> Option<i64> {
+    match outcome {
+        // A previous version was the newest one until this entry, so it is visible just before it.
+        Outcome::Put { prev, revision } => prev.map(|_| revision - 1),
+        Outcome::DeleteRange { prev, revision, .. } => (!prev.is_empty()).then_some(revision - 1),
+        // A state between two changes of one transaction is older than the whole transaction.
+        Outcome::Range { at, .. } => Some(if at.sub == i64::MAX { at.main } else { at.main - 1 }),
+        Outcome::Txn { outcomes, .. } => outcomes.iter().filter_map(oldest_read).min(),
+    }
+}

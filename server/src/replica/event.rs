@@ -1,0 +1,157 @@
+//! What goes into a replica and what comes out of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::consensus::{ConfState, Entry, HardState};
+use crate::state_machine::{AlarmKind, ApplyError, FlushBatch, Response};
+use crate::view::Pin;
+
+/// The name under which a request waits for its reply. Unique among all members and boots; never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// Something that happened to this member.
+#[derive(Debug)]
+pub enum Event {
+    /// One heartbeat interval passed.
+    Tick,
+    /// A client wants this command in the log; it carries the same id inside.
+    Propose {
+        /// Where the reply goes.
+        id: RequestId,
+        /// The encoded command.
+        command: Bytes,
+    },
+    /// Somebody wants to read linearizably.
+    ReadIndex {
+        /// Where the reply goes.
+        id: RequestId,
+    },
+    /// Somebody waits until the compaction at `revision` has deleted its rows durably.
+    AwaitCompaction {
+        /// Where the reply goes.
+        id: RequestId,
+        /// The compaction.
+        revision: i64,
+    },
+    /// Raise an alarm for this member, if it is not raised already.
+    RaiseAlarm(AlarmKind),
+    /// The log is durable up to the [`Persist`] with this number.
+    Persisted {
+        /// [`Persist::number`].
+        number: u64,
+    },
+    /// The batch that was handed out last is durable, and readers of rows see it.
+    Flushed {
+        /// Its generation.
+        generation: u64,
+        /// Its applied index.
+        applied_index: u64,
+    },
+}
+
+/// Something to be done, in the order of the list.
+#[derive(Debug)]
+pub enum Effect {
+    /// Append to the log, sync if `must_sync`, then report [`Event::Persisted`].
+    Persist(Persist),
+    /// Append a record of the configuration to the log and sync it.
+    PersistConfState {
+        /// The entry that made it.
+        index: u64,
+        /// Its term.
+        term: u64,
+        /// The configuration from there on.
+        conf_state: ConfState,
+    },
+    /// Answer a request.
+    Reply {
+        /// Which.
+        id: RequestId,
+        /// What.
+        reply: Reply,
+    },
+    /// Write a batch to the state store in one durable transaction, then report [`Event::Flushed`].
+    Flush(FlushBatch),
+    /// Entries up to this index are no longer needed from the log.
+    ReleaseLog {
+        /// The last such entry.
+        upto: u64,
+    },
+}
+
+/// What must be in the log before what depends on it leaves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Persist {
+    /// Counts up by one.
+    pub number: u64,
+    /// Contiguous; may overwrite the end of the log.
+    pub entries: Vec<Entry>,
+    /// The new hard state, if it changed.
+    pub hard_state: Option<HardState>,
+    /// Whether the report may only come after a sync. Otherwise losing it in a crash is harmless.
+    pub must_sync: bool,
+}
+
+/// The answer to a request.
+#[derive(Debug)]
+pub enum Reply {
+    /// A command was committed and applied.
+    Committed(Committed),
+    /// A read of the view from now on is linearizable with the moment of the request.
+    ReadReady,
+    /// The compaction is finished.
+    CompactionFinished,
+    /// There is no result.
+    Failed(RequestError),
+}
+
+/// A proposal that was committed and applied.
+pub struct Committed {
+    /// The term in which this member answers, for `header.raft_term`.
+    pub term: u64,
+    /// What apply said.
+    pub result: Result<Response, ApplyError>,
+    /// Keeps the rows readable that the reply still needs.
+    pub pin: Option<Arc<Pin>>,
+}
+
+impl std::fmt::Debug for Committed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Committed")
+            .field("term", &self.term)
+            .field("result", &self.result)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a request has no result. After a timeout a proposal may still be applied: it is *unknown*.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// The queue, or the gap between commit and apply, is full.
+    #[error("too many requests")]
+    TooManyRequests,
+    /// The encoded command is larger than `--max-request-bytes`.
+    #[error("request is too large")]
+    TooLarge,
+    /// The quota does not admit the command; a NOSPACE alarm is being raised.
+    #[error("database space exceeded")]
+    NoSpace,
+    /// There was no answer in time.
+    #[error("request timed out")]
+    Timeout,
+    /// There is no leader.
+    #[error("no leader")]
+    NoLeader,
+    /// The leader changed while the request waited.
+    #[error("leader changed")]
+    LeaderChanged,
+    /// The proposal was dropped by raft.
+    #[error("raft proposal dropped")]
+    Dropped,
+    /// The member is shutting down.
+    #[error("server stopped")]
+    Stopped,
+}

@@ -1,0 +1,77 @@
+//! Proposals on their way: collected into one batch, then awaited until they are applied.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::event::{Effect, Reply, RequestError, RequestId};
+use crate::consensus::Consensus;
+
+/// The most entries between commit and apply at which proposals are still taken; etcd's bound.
+pub(super) const APPLY_GAP_MAX: u64 = 5000;
+
+/// Commands that nobody has answered yet.
+#[derive(Default)]
+pub(super) struct Proposals {
+    /// Commands, with the request that waits for each; ours have none.
+    batch: Vec<(Option<RequestId>, Bytes)>,
+    /// Waiting requests with the tick at which they time out. Ids and deadlines grow together.
+    pending: BTreeMap<RequestId, u64>,
+    /// How many were refused or timed out since the start.
+    pub(super) failed: u64,
+}
+
+impl Proposals {
+    /// Takes a client's command into the next batch.
+    pub(super) fn add(&mut self, id: RequestId, command: Bytes, deadline_tick: u64) {
+        self.batch.push((Some(id), command));
+        self.pending.insert(id, deadline_tick);
+    }
+
+    /// Takes a command of our own, for which nobody waits.
+    pub(super) fn add_internal(&mut self, command: Bytes) {
+        self.batch.push((None, command));
+    }
+
+    /// How many wait for their reply.
+    pub(super) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Proposes everything collected, as one message to raft.
+    ///
+    /// A batch that raft drops was never in its log: its requests are answered at once.
+    pub(super) fn send(&mut self, consensus: &mut Consensus, effects: &mut Vec<Effect>) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let (ids, commands): (Vec<_>, Vec<_>) = std::mem::take(&mut self.batch).into_iter().unzip();
+        if consensus.propose(commands).is_ok() {
+            return;
+        }
+        let no_leader = consensus.status().leader_id == 0;
+        let error = if no_leader { RequestError::NoLeader } else { RequestError::Dropped };
+        for id in ids.into_iter().flatten().filter(|id| self.pending.remove(id).is_some()) {
+            self.failed += 1;
+            effects.push(Effect::Reply { id, reply: Reply::Failed(error) });
+        }
+    }
+
+    /// Whether this member has to answer `id`; from then on nobody does.
+    pub(super) fn take(&mut self, id: RequestId) -> bool {
+        self.pending.remove(&id).is_some()
+    }
+
+    /// Answers those whose time is over. Their commands may still be applied.
+    pub(super) fn expire(&mut self, now_tick: u64, effects: &mut Vec<Effect>) {
+        while let Some(first) = self.pending.first_entry() {
+            if *first.get() > now_tick {
+                return;
+            }
+            self.failed += 1;
+            let id = *first.key();
+            first.remove();
+            effects.push(Effect::Reply { id, reply: Reply::Failed(RequestError::Timeout) });
+        }
+    }
+}
