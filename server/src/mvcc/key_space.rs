@@ -1,6 +1,14 @@
 //! The key space: index, window and revisions, changed by one writer.
 
-use super::{Applied, DeleteRange, MvccError, Put, Row, RowKey, Rows, RowsError, Txn};
+use bytes::Bytes;
+
+use super::compaction::Compaction;
+use super::index::{Index, Version};
+use super::stored::{self, Numbers};
+use super::window::Window;
+use super::{
+    Applied, DeleteRange, KeyRange, MvccError, Outcome, Put, Revision, Row, RowKey, Rows, RowsError,
+};
 
 /// Bounds of the key space's memory and steps.
 #[derive(Clone, Copy, Debug)]
@@ -18,11 +26,6 @@ pub struct Sizes {
     pub total_bytes: u64,
 }
 
-/// Everything about keys that is in memory.
-pub struct KeySpace {
-    _limits: Limits,
-}
-
 /// Rows and deletions that belong into one flush.
 #[derive(Debug, Default)]
 pub struct Unflushed {
@@ -32,25 +35,62 @@ pub struct Unflushed {
     pub deletions: Vec<RowKey>,
 }
 
+/// Everything about keys that is in memory.
+pub struct KeySpace {
+    pub(super) index: Index,
+    pub(super) window: Window,
+    /// The revision of the last change.
+    pub(super) current: i64,
+    pub(super) compaction: Compaction,
+    /// Stored values that applying had to read from the store.
+    value_reads: u64,
+}
+
 impl KeySpace {
     /// An empty key space at revision 1.
     pub fn new(limits: Limits) -> Self {
-        Self { _limits: limits }
+        Self::restored(limits, Index::new(), 1, Compaction::default())
+    }
+
+    pub(super) fn restored(
+        limits: Limits,
+        index: Index,
+        current: i64,
+        compaction: Compaction,
+    ) -> Self {
+        let window = Window::new(limits.window_bytes_max, current);
+        Self { index, window, current, compaction, value_reads: 0 }
     }
 
     /// The revision of the last change, 1 if there was none.
     pub fn current_revision(&self) -> i64 {
-        unimplemented!()
+        self.current
     }
 
     /// The revision up to which history was compacted; -1 before the first compaction.
     pub fn compact_revision(&self) -> i64 {
-        unimplemented!()
+        self.compaction.revision()
+    }
+
+    /// The last compaction whose deletions have all been flushed; -1 for none.
+    pub fn finished_compaction(&self) -> i64 {
+        self.compaction.finished()
+    }
+
+    /// Live keys.
+    pub fn key_count(&self) -> u64 {
+        self.index.live()
+    }
+
+    /// How many values applying had to read from the store since the start.
+    pub fn value_reads(&self) -> u64 {
+        self.value_reads
     }
 
     /// Logical sizes.
     pub fn sizes(&self) -> Sizes {
-        unimplemented!()
+        let in_use_bytes = self.index.rows_bytes();
+        Sizes { in_use_bytes, total_bytes: in_use_bytes + self.compaction.waiting_bytes() }
     }
 
     /// Applies a put.
@@ -62,67 +102,245 @@ impl KeySpace {
         put: &Put,
         rows: &dyn Rows,
     ) -> Result<Result<Applied, MvccError>, RowsError> {
-        let _ = (put, rows);
-        unimplemented!()
+        let mut change = self.begin();
+        let outcome = match change.put(put, rows)? {
+            Ok(outcome) => outcome,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        Ok(Ok(Applied { revision: change.finish(), outcome }))
     }
 
     /// Applies a deletion; one that deletes nothing leaves the revision as it is.
     pub fn delete_range(&mut self, request: &DeleteRange) -> Applied {
-        let _ = request;
-        unimplemented!()
+        let mut change = self.begin();
+        let outcome = change.delete_range(request);
+        Applied { revision: change.finish(), outcome }
     }
 
-    /// Applies a transaction: checks first, then compares, then all of one branch, or nothing.
-    /// `lease_known` decides [`MvccError::LeaseNotFound`] for puts with a lease, before anything is changed.
-    ///
-    /// # Errors
-    /// As [`KeySpace::put`].
-    pub fn txn(
-        &mut self,
-        txn: &Txn,
-        lease_known: &dyn Fn(i64) -> bool,
-        rows: &dyn Rows,
-    ) -> Result<Result<Applied, MvccError>, RowsError> {
-        let _ = (txn, lease_known, rows);
-        unimplemented!()
-    }
-
-    /// Schedules a compaction: `compact_revision` moves at once, the index follows by [`KeySpace::compact_step`].
+    /// Schedules a compaction: `compact_revision` moves at once, the index follows by
+    /// [`KeySpace::compact_step`].
     ///
     /// # Errors
     /// `Compacted` at or below the present compact revision, `FutureRevision` above the current one.
     pub fn compact(&mut self, revision: i64) -> Result<(), MvccError> {
-        let _ = revision;
-        unimplemented!()
+        if revision <= self.compact_revision() {
+            return Err(MvccError::Compacted);
+        }
+        if revision > self.current {
+            return Err(MvccError::FutureRevision);
+        }
+        self.compaction.schedule(revision);
+        Ok(())
     }
 
-    /// Whether a compaction has index work left (a pinned revision may hold it back).
-    pub fn compaction_pending(&self) -> bool {
-        unimplemented!()
+    /// Whether a compaction has index work left that no pinned revision holds back.
+    pub fn compaction_runnable(&self, oldest_pin: Option<i64>) -> bool {
+        self.compaction.is_runnable(oldest_pin)
     }
 
-    /// Walks at most `keys_max` keys of a scheduled compaction, never dropping what a read pinned at
-    /// `oldest_pin` or later still needs. Returns the revision of a compaction that this step finished in the index.
+    /// Walks at most `keys_max` keys of a scheduled compaction, if no read pinned below its revision
+    /// holds it back. Returns the revision of a compaction that this step finished in the index.
     pub fn compact_step(&mut self, keys_max: usize, oldest_pin: Option<i64>) -> Option<i64> {
-        let _ = (keys_max, oldest_pin);
-        unimplemented!()
+        self.compaction.step(&mut self.index, keys_max, oldest_pin)
     }
 
     /// Bytes of rows that no flush has taken yet.
     pub fn unflushed_bytes(&self) -> u64 {
-        unimplemented!()
+        self.window.untaken_bytes()
     }
 
     /// Takes what the next flush must write: all rows not taken yet, and up to `deletions_max`
     /// deletions of finished index compactions.
     pub fn take_unflushed(&mut self, deletions_max: usize) -> Unflushed {
-        let _ = deletions_max;
-        unimplemented!()
+        let rows = self.window.take();
+        Unflushed { rows, deletions: self.compaction.take_deletions(deletions_max) }
     }
 
     /// A flush up to `revision` can be seen by readers: the window may evict.
     pub fn flushed(&mut self, revision: i64, deleted: &[RowKey]) {
-        let _ = (revision, deleted);
-        unimplemented!()
+        self.window.flushed(revision);
+        self.compaction.flushed(deleted.len());
     }
+
+    /// Whether `revision` can be read; 0 or less stands for the current one.
+    ///
+    /// # Errors
+    /// `Compacted` or `FutureRevision`.
+    pub fn check_readable(&self, revision: i64) -> Result<i64, MvccError> {
+        match revision {
+            ..=0 => Ok(self.current),
+            _ if revision > self.current => Err(MvccError::FutureRevision),
+            _ if revision < self.compact_revision() => Err(MvccError::Compacted),
+            _ => Ok(revision),
+        }
+    }
+
+    /// Keys of `range` that are live as of `at`, without walking; `None` if that needs a walk.
+    pub(crate) fn count(&self, range: &KeyRange, at: Revision) -> Option<i64> {
+        let growth = self.window.growth_since(range, at)?;
+        let now = i64::try_from(self.index.count(range)).unwrap_or(i64::MAX);
+        Some(now - growth)
+    }
+
+    /// The key index, for readers.
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The stored bytes of the row at `revision`, if the recent window holds it.
+    pub(crate) fn recent(&self, revision: Revision) -> Option<&Bytes> {
+        self.window.get(revision)
+    }
+
+    /// The rows from `from` on if the recent window holds all of them.
+    pub(crate) fn recent_rows(&self, from: Revision) -> Option<impl Iterator<Item = &Row>> {
+        (from.main > self.window.floor()).then(|| self.window.rows_from(from))
+    }
+
+    /// Everything up to this main revision can be read from the store.
+    pub(crate) fn window_floor(&self) -> i64 {
+        self.window.floor()
+    }
+
+    pub(super) fn begin(&mut self) -> Change<'_> {
+        Change { main: self.current + 1, sub: 0, space: self }
+    }
+
+    /// The stored value of a version, from the window or the store.
+    pub(super) fn value(
+        &mut self,
+        revision: Revision,
+        rows: &dyn Rows,
+    ) -> Result<Bytes, RowsError> {
+        let stored = match self.window.get(revision) {
+            Some(stored) => stored.clone(),
+            None => {
+                self.value_reads += 1;
+                let mut found = Vec::with_capacity(1);
+                rows.get_many(&[revision], &mut found)?;
+                found.pop().ok_or(RowsError::Missing(revision))?
+            }
+        };
+        stored::decode(&stored).map(|kv| kv.value).ok_or(RowsError::Damaged(revision))
+    }
+}
+
+/// One change in the making: everything that one entry does, under one main revision.
+///
+/// Nothing is visible before [`Change::finish`]: the caller holds the key space for itself until then.
+pub(super) struct Change<'a> {
+    pub(super) space: &'a mut KeySpace,
+    main: i64,
+    sub: i64,
+}
+
+impl Change<'_> {
+    /// `header.revision` of an operation that reads at this point of the change.
+    pub(super) fn revision(&self) -> i64 {
+        if self.sub == 0 { self.main - 1 } else { self.main }
+    }
+
+    /// The state at this point of the change: everything before it, and what it did so far.
+    pub(super) fn now(&self) -> Revision {
+        if self.sub == 0 {
+            Revision::end_of(self.main - 1)
+        } else {
+            Revision::new(self.main, self.sub - 1)
+        }
+    }
+
+    pub(super) fn put(
+        &mut self,
+        put: &Put,
+        rows: &dyn Rows,
+    ) -> Result<Result<Outcome, MvccError>, RowsError> {
+        let present = self.space.index.latest(&put.key);
+        let kept;
+        let value = match (&put.value, present) {
+            (Some(value), _) => value,
+            (None, Some(present)) => {
+                kept = self.space.value(present.revision, rows)?;
+                &kept
+            }
+            (None, None) => return Ok(Err(MvccError::KeyNotFound)),
+        };
+        let lease = match (put.lease, present) {
+            (Some(lease), _) => lease,
+            (None, Some(present)) => present.lease,
+            (None, None) => return Ok(Err(MvccError::KeyNotFound)),
+        };
+        self.write(&put.key, value, lease, present);
+        let prev = present.filter(|_| put.prev_kv).map(|present| present.revision);
+        Ok(Ok(Outcome::Put { revision: self.main, prev }))
+    }
+
+    pub(super) fn delete_range(&mut self, request: &DeleteRange) -> Outcome {
+        let mut found: Vec<(Bytes, Revision)> = Vec::new();
+        let now = self.now();
+        self.space.index.walk(&request.keys, None, now, usize::MAX, &mut |key, version| {
+            found.push((Bytes::copy_from_slice(key), version.revision));
+            true
+        });
+        for (key, _) in &found {
+            self.delete(key);
+        }
+        let deleted = i64::try_from(found.len()).unwrap_or(i64::MAX);
+        let prev = match request.prev_kv {
+            true => found.into_iter().map(|(_, revision)| revision).collect(),
+            false => Vec::new(),
+        };
+        Outcome::DeleteRange { revision: self.revision(), deleted, prev }
+    }
+
+    /// Publishes the change; returns the revision of the store after it.
+    pub(super) fn finish(self) -> i64 {
+        if self.sub > 0 {
+            self.space.current = self.main;
+        }
+        self.space.current
+    }
+
+    fn write(&mut self, key: &[u8], value: &[u8], lease: i64, present: Option<Version>) {
+        let revision = self.next();
+        let numbers = Numbers {
+            create_revision: present.map_or(self.main, |present| present.create_revision),
+            mod_revision: self.main,
+            version: present.map_or(1, |present| present.version + 1),
+            lease,
+        };
+        let stored = stored::encode(key, value, numbers);
+        let version = Version {
+            revision,
+            create_revision: numbers.create_revision,
+            version: numbers.version,
+            lease,
+            stored_bytes: len_u32(&stored),
+        };
+        self.space.index.put(key, version);
+        self.push(RowKey::new(revision, false), stored, present.is_none().then_some(true), key);
+    }
+
+    fn delete(&mut self, key: &[u8]) {
+        let revision = self.next();
+        let stored = stored::encode_tombstone(key);
+        let was_live = self.space.index.tombstone(key, revision, len_u32(&stored));
+        assert!(was_live, "only live keys are deleted");
+        self.push(RowKey::new(revision, true), stored, Some(false), key);
+    }
+
+    fn next(&mut self) -> Revision {
+        let revision = Revision::new(self.main, self.sub);
+        self.sub += 1;
+        revision
+    }
+
+    fn push(&mut self, row_key: RowKey, stored: Bytes, began: Option<bool>, key: &[u8]) {
+        let offset = stored::key_offset(key.len());
+        let shared = stored.slice(offset..offset + key.len());
+        self.space.window.push(Row { key: row_key, stored }, began, shared);
+    }
+}
+
+fn len_u32(stored: &Bytes) -> u32 {
+    u32::try_from(stored.len()).expect("a request is far below 4 GiB")
 }

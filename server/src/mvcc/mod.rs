@@ -13,15 +13,23 @@
 //! compact 3                            index: a -> [(3,0), (4,0)t]        row (2,0) deleted
 //! ```
 
+mod compaction;
+pub(crate) mod index;
 mod key_space;
 mod request;
+mod restore;
 mod revision;
 mod rows;
+pub(crate) mod stored;
+mod txn;
+mod window;
 
+pub use index::CheckpointError;
 pub use key_space::{KeySpace, Limits, Sizes, Unflushed};
 pub use request::{
     Applied, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, MvccError, Op, Outcome,
     Put, RangeEnd, RangeQuery, RevisionBounds, Sort, SortTarget, Txn,
 };
+pub use restore::{DamagedRow, Restorer, Standing};
 pub use revision::{Revision, RowKey};
 pub use rows::{Row, Rows, RowsError};

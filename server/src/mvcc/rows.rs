@@ -44,6 +44,9 @@ pub enum RowsError {
     /// The index knows a revision that the store does not hold.
     #[error("row {0} is in the index but not in the state store")]
     Missing(Revision),
+    /// The store holds a row that is not one.
+    #[error("row {0} in the state store cannot be read")]
+    Damaged(Revision),
     /// Reading failed.
     #[error("cannot read the state store: {0}")]
     Io(String),

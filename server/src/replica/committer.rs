@@ -78,7 +78,10 @@ impl Committer<'_> {
 
     fn conf_change(&mut self, entry: &Entry) -> Result<(), Fatal> {
         let change = ConfChange::decode(&entry.data).ok_or(Fatal::ConfChange(entry.index))?;
-        let conf_state = self.consensus.apply_conf_change(entry)?;
+        let conf_state = self
+            .consensus
+            .apply_conf_change(entry)
+            .map_err(|source| Fatal::Refused { index: entry.index, source })?;
         self.progress.conf_state = conf_state.clone();
         self.effects.push(Effect::PersistConfState {
             index: entry.index,
@@ -99,7 +102,7 @@ impl Committer<'_> {
             Ok(Response::Kv(applied)) => self.pin(&applied.outcome),
             _ => None,
         };
-        let term = self.consensus.status().term;
+        let term = self.consensus.soft_state().term;
         let committed = Committed { term, result: application.result, pin };
         self.effects.push(Effect::Reply { id, reply: Reply::Committed(committed) });
     }

@@ -38,10 +38,10 @@ pub enum Event {
     },
     /// Raise an alarm for this member, if it is not raised already.
     RaiseAlarm(AlarmKind),
-    /// The log is durable up to the [`Persist`] with this number.
+    /// The log is durable up to the [`Persist`] with this number, and all before it.
     Persisted {
-        /// [`Persist::number`].
-        number: u64,
+        /// [`Persist::sync`].
+        sync: u64,
     },
     /// The batch that was handed out last is durable, and readers of rows see it.
     Flushed {
@@ -55,7 +55,7 @@ pub enum Event {
 /// Something to be done, in the order of the list.
 #[derive(Debug)]
 pub enum Effect {
-    /// Append to the log, sync if `must_sync`, then report [`Event::Persisted`].
+    /// Append to the log; if it has a number, sync and report [`Event::Persisted`].
     Persist(Persist),
     /// Append a record of the configuration to the log and sync it.
     PersistConfState {
@@ -85,14 +85,13 @@ pub enum Effect {
 /// What must be in the log before what depends on it leaves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Persist {
-    /// Counts up by one.
-    pub number: u64,
     /// Contiguous; may overwrite the end of the log.
     pub entries: Vec<Entry>,
     /// The new hard state, if it changed.
     pub hard_state: Option<HardState>,
-    /// Whether the report may only come after a sync. Otherwise losing it in a crash is harmless.
-    pub must_sync: bool,
+    /// If set, all of this and what came before must be synced, and then reported with this number.
+    /// If not, losing it in a crash is harmless.
+    pub sync: Option<u64>,
 }
 
 /// The answer to a request.

@@ -22,7 +22,7 @@ mod reads;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::consensus::{self, Consensus, ConsensusError};
+use crate::consensus::{self, ConfChangeError, Consensus, ConsensusError, SoftState};
 use crate::mvcc::{Rows, Sizes};
 use crate::state_machine::{Alarm, AlarmKind, FatalError, Member, Restored, StateMachine, own};
 use crate::view::View;
@@ -81,9 +81,17 @@ pub enum Fatal {
     /// A configuration change in the log is not one of ours.
     #[error("entry {0} holds a configuration change that cannot be read")]
     ConfChange(u64),
-    /// Raft refused what must not be refused.
+    /// What the disk holds cannot be continued.
     #[error(transparent)]
     Consensus(#[from] ConsensusError),
+    /// Raft refused a committed change of the configuration.
+    #[error("entry {index}: {source}")]
+    Refused {
+        /// The entry.
+        index: u64,
+        /// Why.
+        source: ConfChangeError,
+    },
 }
 
 /// What the owner publishes about a replica.
@@ -127,14 +135,13 @@ pub struct Replica {
 #[derive(Default)]
 struct Leadership {
     leader_id: u64,
-    term: u64,
     changes: u64,
     /// When this member's own records may be proposed again.
     publish_tick: u64,
 }
 
 impl Replica {
-    /// A replica that continues where the disk left off. A lone voter campaigns at once.
+    /// A replica that continues where the disk left off.
     ///
     /// # Errors
     /// [`Fatal`] if the log cannot be continued.
@@ -152,10 +159,7 @@ impl Replica {
             conf_state: stored.cut.conf_state,
         };
         let flushing = Flushing::new(config.flush, generation, log.applied_index);
-        let mut consensus = Consensus::new(config.consensus.clone(), log)?;
-        if consensus.status().voters == [config.member.id] {
-            consensus.campaign();
-        }
+        let consensus = Consensus::new(config.consensus.clone(), log)?;
         Ok(Self {
             reads: Reads::new(config.member.id, config.boot_nonce),
             compactor: (AutoCompactor::new(config.auto_compaction), CompactionWaits::default()),
@@ -194,7 +198,7 @@ impl Replica {
                 self.flushing.hurry();
             }
             Event::RaiseAlarm(kind) => self.raise(kind),
-            Event::Persisted { number } => self.consensus.persisted(number),
+            Event::Persisted { sync } => self.consensus.persisted(sync),
             Event::Flushed { generation, applied_index } => {
                 self.flushed(generation, applied_index, effects);
             }
@@ -214,6 +218,7 @@ impl Replica {
             self.take(ready, effects);
         }
         self.apply(effects)?;
+        self.campaign_if_alone();
         self.reads.release(self.progress.applied_index, effects);
         self.compact_step();
         self.flush_if_due(effects);
@@ -223,7 +228,7 @@ impl Replica {
     /// Whether [`Replica::settle`] has more to do although no event arrived.
     pub fn has_work(&self) -> bool {
         let apply = !self.progress.queue.is_empty() && !self.is_apply_paused();
-        apply || self.view.write().compaction_runnable(self.view.oldest_pin())
+        apply || self.view.compaction_runnable()
     }
 
     /// Cuts a batch with everything applied, if none is under way and anything is left: for an
@@ -240,18 +245,18 @@ impl Replica {
 
     /// What is to be seen from outside.
     pub fn published(&self) -> Published {
-        let status = self.consensus.status();
-        let alone = status.voters == [self.config.member.id];
+        let SoftState { term, leader_id, is_leader } = self.consensus.soft_state();
+        let leads_own_term = is_leader && self.progress.applied_term == term;
         Published {
-            term: status.term,
-            leader_id: status.leader_id,
-            commit_index: status.commit_index,
+            term,
+            leader_id,
+            commit_index: self.consensus.commit_index(),
             applied_index: self.progress.applied_index,
             flushed_index: self.flushing.flushed_index(),
             proposals_pending: self.proposals.pending() as u64,
             proposals_failed: self.proposals.failed,
             leader_changes: self.leadership.changes,
-            leads_alone: alone && status.is_leader && self.progress.applied_term == status.term,
+            leads_alone: self.is_alone() && leads_own_term,
             sizes: self.view.sizes(),
             record_changes: self.machine.changes(),
         }
@@ -287,26 +292,38 @@ impl Replica {
     }
 
     fn take(&mut self, ready: consensus::Ready, effects: &mut Vec<Effect>) {
-        for (context, index) in ready.read_states {
-            self.reads.confirm(&context, index, self.consensus.status().term);
+        let term = self.consensus.soft_state().term;
+        for read in ready.read_states {
+            self.reads.confirm(&read.context, read.index, term);
         }
         self.progress.queue.extend(ready.committed);
-        effects.push(Effect::Persist(Persist {
-            number: ready.number,
-            entries: ready.entries,
-            hard_state: ready.hard_state,
-            must_sync: ready.must_sync,
-        }));
-        let status = self.consensus.status();
-        let (leader_id, term) = (status.leader_id, status.term);
-        if (leader_id, term) != (self.leadership.leader_id, self.leadership.term) {
-            if leader_id != 0 {
-                self.leadership.changes += 1;
-            }
+        if !ready.entries.is_empty() || ready.hard_state.is_some() || ready.sync.is_some() {
+            effects.push(Effect::Persist(Persist {
+                entries: ready.entries,
+                hard_state: ready.hard_state,
+                sync: ready.sync,
+            }));
+        }
+        if let Some(soft_state) = ready.soft_state {
             if self.leadership.leader_id != 0 {
                 self.reads.fail_round(effects);
             }
-            (self.leadership.leader_id, self.leadership.term) = (leader_id, term);
+            if soft_state.leader_id != 0 && soft_state.leader_id != self.leadership.leader_id {
+                self.leadership.changes += 1;
+            }
+            self.leadership.leader_id = soft_state.leader_id;
+        }
+    }
+
+    fn is_alone(&self) -> bool {
+        self.progress.conf_state.voters == [self.config.member.id]
+    }
+
+    /// A lone voter has nobody to wait for: it leads as soon as it has applied what it knows.
+    fn campaign_if_alone(&mut self) {
+        let leaderless = self.consensus.soft_state().leader_id == 0;
+        if leaderless && self.progress.queue.is_empty() && self.is_alone() {
+            self.consensus.campaign();
         }
     }
 
@@ -329,11 +346,11 @@ impl Replica {
     /// Apply waits for the flusher when it lags by its bound; raft goes on.
     fn is_apply_paused(&self) -> bool {
         self.flushing.is_under_way()
-            && self.view.write().unflushed_bytes() >= self.flushing.unflushed_bytes_max()
+            && self.view.unflushed_bytes() >= self.flushing.unflushed_bytes_max()
     }
 
     fn apply_gap(&self) -> u64 {
-        self.consensus.status().commit_index.saturating_sub(self.progress.applied_index)
+        self.consensus.commit_index().saturating_sub(self.progress.applied_index)
     }
 
     fn compact_step(&mut self) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::event::{Effect, Reply, RequestError, RequestId};
-use crate::consensus::Consensus;
+use crate::consensus::{Consensus, ProposeError};
 
 /// The most entries between commit and apply at which proposals are still taken; etcd's bound.
 pub(super) const APPLY_GAP_MAX: u64 = 5000;
@@ -46,11 +46,12 @@ impl Proposals {
             return;
         }
         let (ids, commands): (Vec<_>, Vec<_>) = std::mem::take(&mut self.batch).into_iter().unzip();
-        if consensus.propose(commands).is_ok() {
-            return;
-        }
-        let no_leader = consensus.status().leader_id == 0;
-        let error = if no_leader { RequestError::NoLeader } else { RequestError::Dropped };
+        let error = match consensus.propose(commands) {
+            Ok(()) => return,
+            Err(ProposeError::NoLeader) => RequestError::NoLeader,
+            Err(ProposeError::TooMuchUncommitted) => RequestError::TooManyRequests,
+            Err(_) => RequestError::Dropped,
+        };
         for id in ids.into_iter().flatten().filter(|id| self.pending.remove(id).is_some()) {
             self.failed += 1;
             effects.push(Effect::Reply { id, reply: Reply::Failed(error) });

@@ -67,9 +67,12 @@ impl Reads {
         self.attempts += 1;
         let words = [self.member_id, self.boot_nonce, self.attempts];
         let context: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
-        consensus.read_index(&context);
+        if consensus.read_index(&context).is_err() {
+            // Without a leader, or before its first commit: tried again at the next tick or change.
+            return;
+        }
         let reads = std::mem::take(&mut self.waiting);
-        let term = consensus.status().term;
+        let term = consensus.soft_state().term;
         self.round = Some(Round { context, term, sent_tick: now_tick, reads });
     }
 

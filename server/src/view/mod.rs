@@ -5,13 +5,32 @@
 //! recent window holds, lets go of the lock, and only then asks [`Rows`] for the rest. In between
 //! nothing can change under it: a revision, once written, never changes, and the read *pins* its
 //! revision, so compaction leaves alone what it still needs.
+//!
+//! ```text
+//! reader  pin 7 | lock: keys a..m at 7, window has b, d | unlock | store: a, c, e..m | lock: n.. |
+//! owner            put 8             put 9 put 10   compact 9: the index waits for the pin ...
+//! ```
+//!
+//! Lock order: the key space, then the pins. Neither is held while rows are read.
+
+mod checkpoint;
+mod hash;
+mod pins;
+mod range;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::{RwLock, RwLockWriteGuard};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::mvcc::{KeySpace, RangeQuery, Revision, Rows, RowsError};
+use crate::mvcc::{KeySpace, MvccError, RangeEnd, RangeQuery, Revision, Rows, RowsError, Sizes};
+
+pub use checkpoint::CheckpointRead;
+pub use hash::{HashRead, HashResult};
+pub use pins::{PIN_TICKS_MAX, Pin};
+pub use range::{RangeRead, RangeSummary};
 
 /// The most keys that one step looks at under the lock.
 pub const STEP_KEYS_MAX: usize = 1000;
@@ -19,12 +38,7 @@ pub const STEP_KEYS_MAX: usize = 1000;
 /// The key space as owner and readers share it.
 pub struct View {
     space: RwLock<KeySpace>,
-}
-
-/// A revision that compaction must leave readable until this is dropped or expires.
-pub struct Pin {
-    view: Arc<View>,
-    revision: i64,
+    pins: pins::Pins,
 }
 
 /// Why a read ends without a result.
@@ -41,39 +55,60 @@ pub enum ReadError {
     Rows(#[from] RowsError),
 }
 
-/// What a finished range says beside its keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RangeSummary {
-    /// All keys in the range at its revision, whatever limit and bounds say.
-    pub count: i64,
-    /// Whether the limit cut something.
-    pub more: bool,
-}
-
-/// A range being read.
-pub struct RangeRead {
-    _pin: Arc<Pin>,
+/// A point read that was answered from memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// The current revision at which it read.
+    pub revision: i64,
+    /// The stored `mvccpb.KeyValue`; `None` if there is no such key.
+    pub stored: Option<Bytes>,
 }
 
 impl View {
     /// Shares `space`.
     pub fn new(space: KeySpace) -> Arc<Self> {
-        Arc::new(Self { space: RwLock::new(space) })
+        Arc::new(Self { space: RwLock::new(space), pins: pins::Pins::default() })
     }
 
-    /// The key space for its owner. Lock order: nothing is locked while this is held but the pins.
+    /// The key space for its owner. Nothing but the pins may be locked while this is held.
     pub fn write(&self) -> RwLockWriteGuard<'_, KeySpace> {
         self.space.write()
     }
 
+    /// The key space for one step of a reader.
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, KeySpace> {
+        self.space.read()
+    }
+
     /// The revision of the last visible change.
     pub fn current_revision(&self) -> i64 {
-        unimplemented!()
+        self.read().current_revision()
     }
 
     /// See [`KeySpace::compact_revision`].
     pub fn compact_revision(&self) -> i64 {
-        unimplemented!()
+        self.read().compact_revision()
+    }
+
+    /// See [`KeySpace::sizes`].
+    pub fn sizes(&self) -> Sizes {
+        self.read().sizes()
+    }
+
+    /// Live keys now.
+    pub fn key_count(&self) -> u64 {
+        self.read().key_count()
+    }
+
+    /// Bytes of rows that no flush has taken yet.
+    pub fn unflushed_bytes(&self) -> u64 {
+        self.read().unflushed_bytes()
+    }
+
+    /// Whether a compaction has index work left that no pin holds back.
+    pub fn compaction_runnable(&self) -> bool {
+        let space = self.read();
+        space.compaction_runnable(self.pins.oldest())
     }
 
     /// Pins `revision`; 0 or less pins the current one.
@@ -81,14 +116,33 @@ impl View {
     /// # Errors
     /// `Compacted` below the compact revision, `FutureRevision` above the current one.
     pub fn pin(self: &Arc<Self>, revision: i64) -> Result<Pin, ReadError> {
-        let _ = revision;
-        unimplemented!()
+        // Under the lock, so that no compaction is scheduled between the check and the pin.
+        let space = self.read();
+        let revision = space.check_readable(revision)?;
+        Ok(Pin::new(self.clone(), revision))
+    }
+
+    /// Answers a read of one key at the current revision if index and window can; `None` if the
+    /// store is needed, or `query` asks for more than one key's row. Costs one lock and no pin.
+    pub fn get(&self, query: &RangeQuery) -> Option<Point> {
+        let plain = matches!(query.keys.end, RangeEnd::Single)
+            && !query.keys_only
+            && !query.count_only
+            && !query.bounds.is_set();
+        if !plain {
+            return None;
+        }
+        let space = self.read();
+        let stored = match space.index().latest(&query.keys.start) {
+            Some(version) => Some(space.recent(version.revision)?.clone()),
+            None => None,
+        };
+        Some(Point { revision: space.current_revision(), stored })
     }
 
     /// Starts to read `query` as of `at` (inclusive), under a pin of `at.main` or earlier.
     pub fn range(self: &Arc<Self>, query: RangeQuery, at: Revision, pin: Arc<Pin>) -> RangeRead {
-        let _ = (query, at);
-        RangeRead { _pin: pin }
+        RangeRead::new(self.clone(), query, at, pin)
     }
 
     /// Appends the rows at `revisions`, in order, to `out`: from the window, else from `rows`.
@@ -102,46 +156,73 @@ impl View {
         rows: &dyn Rows,
         out: &mut Vec<Bytes>,
     ) -> Result<(), ReadError> {
-        let _ = (revisions, pin, rows, out);
-        unimplemented!()
+        for slice in revisions.chunks(STEP_KEYS_MAX) {
+            let recent: Vec<Option<Bytes>> = {
+                let space = self.read();
+                slice.iter().map(|&revision| space.recent(revision).cloned()).collect()
+            };
+            append_stored(slice, recent, rows, out).map_err(|error| pin.explain(error))?;
+        }
+        Ok(())
+    }
+
+    /// Starts to hash the rows up to `revision`; 0 or less stands for the current one.
+    ///
+    /// # Errors
+    /// As [`View::pin`].
+    pub fn hash_kv(self: &Arc<Self>, revision: i64) -> Result<HashRead, ReadError> {
+        HashRead::new(self.clone(), revision)
+    }
+
+    /// Starts to write a checkpoint of the index as of `revision`.
+    ///
+    /// # Errors
+    /// As [`View::pin`].
+    pub fn checkpoint(self: &Arc<Self>, revision: i64) -> Result<CheckpointRead, ReadError> {
+        CheckpointRead::new(self.clone(), revision)
     }
 
     /// One tick of the owner's clock; pins older than their bound expire.
     pub fn tick(&self) {
-        unimplemented!()
+        self.pins.tick();
     }
 
     /// The oldest pinned revision, for [`KeySpace::compact_step`].
     pub fn oldest_pin(&self) -> Option<i64> {
-        unimplemented!()
+        self.pins.oldest()
     }
 }
 
-impl Pin {
-    /// The pinned revision (main).
-    pub fn revision(&self) -> i64 {
-        self.revision
+impl From<MvccError> for ReadError {
+    fn from(error: MvccError) -> Self {
+        match error {
+            MvccError::FutureRevision => Self::FutureRevision,
+            _ => Self::Compacted,
+        }
     }
 }
 
-impl Drop for Pin {
-    fn drop(&mut self) {
-        let _ = &self.view;
+/// Completes `recent`, the window's answers for `revisions`, with one read of the store.
+fn append_stored(
+    revisions: &[Revision],
+    recent: Vec<Option<Bytes>>,
+    rows: &dyn Rows,
+    out: &mut Vec<Bytes>,
+) -> Result<(), RowsError> {
+    let missing: Vec<Revision> = revisions
+        .iter()
+        .zip(&recent)
+        .filter(|(_, recent)| recent.is_none())
+        .map(|(&revision, _)| revision)
+        .collect();
+    let mut read = Vec::with_capacity(missing.len());
+    if !missing.is_empty() {
+        rows.get_many(&missing, &mut read)?;
     }
-}
-
-impl RangeRead {
-    /// Reads on, appending `mvccpb.KeyValue`s in wire form to `out` (values cut off for `keys_only`);
-    /// `Some` when the range is complete. Sorted or bounded reads may append everything in their last step.
-    ///
-    /// # Errors
-    /// As [`View::stored`].
-    pub fn step(
-        &mut self,
-        rows: &dyn Rows,
-        out: &mut Vec<Bytes>,
-    ) -> Result<Option<RangeSummary>, ReadError> {
-        let _ = (rows, out);
-        unimplemented!()
+    let mut read = read.into_iter();
+    for (recent, &revision) in recent.into_iter().zip(revisions) {
+        let stored = recent.or_else(|| read.next()).ok_or(RowsError::Missing(revision))?;
+        out.push(stored);
     }
+    Ok(())
 }

@@ -1,0 +1,115 @@
+//! Writing the log, as the owner's effects ask for it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::RunError;
+use crate::consensus::{ConfState, HardState};
+use crate::replica::Persist;
+use crate::storage::wal::{Preparation, Spare, Wal, WalError};
+use crate::telemetry::Metrics;
+
+/// The log with what is not written yet.
+pub(super) struct LogWriter {
+    wal: Wal,
+    metrics: Arc<Metrics>,
+    /// A hard state that may be lost. It waits for the next append and saves a write.
+    hard_state: Option<HardState>,
+    needs_sync: bool,
+    preparing: Preparing,
+}
+
+/// The next segment, made ready on a thread of its own.
+#[derive(Default)]
+struct Preparing {
+    /// Where the thread leaves its result. Locked for an instant by either side.
+    result: Arc<Mutex<Option<Result<Spare, WalError>>>>,
+}
+
+impl LogWriter {
+    pub(super) fn new(wal: Wal, metrics: Arc<Metrics>) -> Self {
+        Self {
+            wal,
+            metrics,
+            hard_state: None,
+            needs_sync: false,
+            preparing: Preparing::default(),
+        }
+    }
+
+    /// Appends; durable after [`LogWriter::sync_if_needed`].
+    pub(super) fn append(&mut self, persist: Persist) -> Result<(), RunError> {
+        self.hard_state = persist.hard_state.or(self.hard_state);
+        if persist.sync.is_none() && persist.entries.is_empty() {
+            return Ok(());
+        }
+        let from = Instant::now();
+        let written = self.wal.append(&persist.entries, self.hard_state.as_ref())?;
+        self.hard_state = None;
+        self.needs_sync |= persist.sync.is_some();
+        self.metrics.disk.wal_write_seconds.observe(from.elapsed().as_secs_f64());
+        self.metrics.disk.wal_write_bytes.add(i64::try_from(written).unwrap_or(0));
+        self.prepare_next();
+        Ok(())
+    }
+
+    /// Appends the configuration that the entry at `index` made.
+    pub(super) fn append_conf_state(
+        &mut self,
+        (index, term): (u64, u64),
+        conf_state: &ConfState,
+    ) -> Result<(), RunError> {
+        self.wal.append_conf_state(index, term, conf_state)?;
+        self.needs_sync = true;
+        Ok(())
+    }
+
+    /// Makes what was appended durable, if any of it has to be.
+    pub(super) fn sync_if_needed(&mut self) -> Result<(), RunError> {
+        if self.needs_sync {
+            let from = Instant::now();
+            self.wal.sync()?;
+            self.needs_sync = false;
+            self.metrics.disk.wal_fsync_seconds.observe(from.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+
+    /// Gives up segments that nobody needs.
+    pub(super) fn release(&mut self, upto: u64) -> Result<(), RunError> {
+        Ok(self.wal.release(upto)?)
+    }
+
+    /// Zeroing a segment takes as long as the disk needs for 64 MiB, so it happens beside.
+    fn prepare_next(&mut self) {
+        if let Some(result) = self.preparing.result.lock().take() {
+            match result {
+                Ok(spare) => self.wal.adopt(Some(spare)),
+                Err(error) => {
+                    // The log goes on until its segment is full, and fails there if need be.
+                    tracing::warn!(%error, "cannot prepare the next segment of the log");
+                    self.wal.adopt(None);
+                }
+            }
+        }
+        if let Some(preparation) = self.wal.preparation() {
+            self.preparing.spawn(preparation);
+        }
+    }
+}
+
+impl Preparing {
+    fn spawn(&self, preparation: Preparation) {
+        let slot = self.result.clone();
+        let run = move || {
+            let result = preparation.run();
+            *slot.lock() = Some(result);
+        };
+        let spawned = std::thread::Builder::new().name("log-segment".into()).spawn(run);
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "cannot start the thread that prepares the next segment");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Pins: revisions that readers still need.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{ReadError, View};
+use crate::mvcc::RowsError;
+
+/// Ticks after which a pin expires, a minute at the usual tick of 100 ms: a reader that stalls must
+/// not hold compaction back for ever.
+pub const PIN_TICKS_MAX: u64 = 600;
+
+/// The registered pins. Small: one per read under way.
+#[derive(Default)]
+pub(super) struct Pins(Mutex<Registered>);
+
+#[derive(Default)]
+struct Registered {
+    now_tick: u64,
+    next_id: u64,
+    /// By revision and id, with the tick at which each expires.
+    pins: BTreeMap<(i64, u64), u64>,
+}
+
+/// A revision that compaction must leave readable until this is dropped or expires.
+pub struct Pin {
+    view: Arc<View>,
+    revision: i64,
+    id: u64,
+}
+
+impl Pins {
+    pub(super) fn tick(&self) {
+        let mut registered = self.0.lock();
+        registered.now_tick += 1;
+        let now_tick = registered.now_tick;
+        registered.pins.retain(|_, expires_tick| *expires_tick > now_tick);
+    }
+
+    pub(super) fn oldest(&self) -> Option<i64> {
+        self.0.lock().pins.first_key_value().map(|((revision, _), _)| *revision)
+    }
+}
+
+impl Pin {
+    /// Registers a pin. The caller checked under the lock of the key space that `revision` is readable.
+    pub(super) fn new(view: Arc<View>, revision: i64) -> Self {
+        let mut registered = view.pins.0.lock();
+        registered.next_id += 1;
+        let id = registered.next_id;
+        let expires_tick = registered.now_tick + PIN_TICKS_MAX;
+        registered.pins.insert((revision, id), expires_tick);
+        drop(registered);
+        Self { view, revision, id }
+    }
+
+    /// The pinned revision (main).
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// Whether the pin still holds.
+    pub fn is_valid(&self) -> bool {
+        self.view.pins.0.lock().pins.contains_key(&(self.revision, self.id))
+    }
+
+    /// A row that is missing under an expired pin was compacted; under a valid one the store is
+    /// damaged.
+    pub(super) fn explain(&self, error: RowsError) -> ReadError {
+        match error {
+            RowsError::Missing(_) if !self.is_valid() => ReadError::Compacted,
+            error => ReadError::Rows(error),
+        }
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.view.pins.0.lock().pins.remove(&(self.revision, self.id));
+    }
+}
