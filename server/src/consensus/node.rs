@@ -344,6 +344,11 @@ impl Consensus {
         SoftState { term: raft.term, leader_id: raft.leader_id, is_leader: self.is_leader() }
     }
 
+    /// The last index known to be committed.
+    pub fn commit_index(&self) -> u64 {
+        self.node.raft.raft_log.committed
+    }
+
     /// Everything this member knows.
     pub fn status(&self) -> Status {
         let raft = &self.node.raft;

@@ -38,6 +38,11 @@ pub enum Event {
     },
     /// Raise an alarm for this member, if it is not raised already.
     RaiseAlarm(AlarmKind),
+    /// What is left of the file system, looked at now and then.
+    DiskSpace {
+        /// Whether writes that add have to be refused.
+        is_low: bool,
+    },
     /// The log is durable up to the [`Persist`] with this number, and all before it.
     Persisted {
         /// [`Persist::sync`].

@@ -43,6 +43,9 @@ pub const CLUSTER_VERSION: &str = "3.7.0";
 /// Keys that one step of a compaction looks at, about a millisecond of work.
 const COMPACT_STEP_KEYS: usize = 2000;
 
+/// How often it is looked at whether an alarm can be taken back.
+const DISARM_INTERVAL_TICKS: u64 = 50;
+
 /// What a replica is told at its construction.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -58,6 +61,9 @@ pub struct Config {
     pub catchup_entries: u64,
     /// When history is compacted without being asked.
     pub auto_compaction: AutoCompaction,
+    /// Below this size the NOSPACE alarm of this member is taken back by itself; `None` leaves that
+    /// to people, as in etcd.
+    pub disarm_below_bytes: Option<u64>,
     /// Drawn once per start; with the member's ID it makes contexts of reads unique.
     pub boot_nonce: u64,
 }
@@ -129,6 +135,7 @@ pub struct Replica {
     flushing: Flushing,
     compactor: (AutoCompactor, CompactionWaits),
     leadership: Leadership,
+    disk_is_low: bool,
 }
 
 /// What was last seen of who leads.
@@ -172,6 +179,7 @@ impl Replica {
             proposals: Proposals::default(),
             flushing,
             leadership: Leadership::default(),
+            disk_is_low: false,
             config,
         })
     }
@@ -198,6 +206,12 @@ impl Replica {
                 self.flushing.hurry();
             }
             Event::RaiseAlarm(kind) => self.raise(kind),
+            Event::DiskSpace { is_low } => {
+                self.disk_is_low = is_low;
+                if is_low {
+                    self.raise(AlarmKind::NoSpace);
+                }
+            }
             Event::Persisted { sync } => self.consensus.persisted(sync),
             Event::Flushed { generation, applied_index } => {
                 self.flushed(generation, applied_index, effects);
@@ -283,11 +297,24 @@ impl Replica {
         self.view.tick();
         self.proposals.expire(self.now_tick, effects);
         self.reads.expire(self.now_tick, effects);
+        if self.now_tick.is_multiple_of(DISARM_INTERVAL_TICKS) {
+            self.disarm_if_room();
+        }
         if self.consensus.is_leader()
             && let Some(revision) =
                 self.compactor.0.tick(self.now_tick, self.view.current_revision())
         {
             self.proposals.add_internal(own::compact(revision));
+        }
+    }
+
+    /// Takes this member's NOSPACE alarm back once there is room again.
+    fn disarm_if_room(&mut self) {
+        let alarm = Alarm { member_id: self.config.member.id, kind: AlarmKind::NoSpace };
+        let Some(below_bytes) = self.config.disarm_below_bytes else { return };
+        let has_room = self.view.sizes().in_use_bytes < below_bytes && !self.disk_is_low;
+        if has_room && self.machine.alarms().any(|raised| *raised == alarm) {
+            self.proposals.add_internal(own::disarm(alarm));
         }
     }
 

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Pin, ReadError, STEP_KEYS_MAX, View};
+use super::{Pin, ReadError, View};
 use crate::mvcc::Revision;
+
+/// Keys in one chunk: few, because a key may have a long history.
+const CHUNK_KEYS: usize = 100;
 
 /// A checkpoint being written.
 pub struct CheckpointRead {
@@ -35,7 +38,7 @@ impl CheckpointRead {
         }
         let upto = Revision::end_of(self.pin.revision());
         self.after =
-            self.view.read().index().encode_slice(self.after.as_deref(), STEP_KEYS_MAX, upto, out);
+            self.view.read().index().encode_slice(self.after.as_deref(), CHUNK_KEYS, upto, out);
         Ok(self.after.is_some())
     }
 }

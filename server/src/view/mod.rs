@@ -90,6 +90,11 @@ impl View {
         self.read().compact_revision()
     }
 
+    /// See [`KeySpace::finished_compaction`].
+    pub fn finished_compaction(&self) -> i64 {
+        self.read().finished_compaction()
+    }
+
     /// See [`KeySpace::sizes`].
     pub fn sizes(&self) -> Sizes {
         self.read().sizes()

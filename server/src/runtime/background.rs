@@ -1,0 +1,229 @@
+//! The thread that drives the flusher.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::RunError;
+use crate::handle::{Handle, Stop};
+use crate::replica::Event;
+use crate::state_machine::FlushBatch;
+use crate::storage::flusher::{Flusher, FlusherError, Step};
+use crate::storage::fs::{SharedFs, Space};
+use crate::telemetry::Metrics;
+
+/// How often the file system is asked what is left.
+const SPACE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Below this much free space, or 5 % if that is less, writes that add are refused.
+const FREE_BYTES_MIN: u64 = 512 << 20;
+
+/// What the thread is asked for. One flush at a time, so the channel stays short.
+pub(super) enum Work {
+    Flush(FlushBatch),
+    Rewrite(oneshot::Sender<()>),
+    /// A last checkpoint, then the end.
+    Stop,
+}
+
+/// The thread, seen from the owner.
+pub(super) struct Background {
+    work: Sender<Work>,
+    thread: JoinHandle<Result<(), FlusherError>>,
+}
+
+/// What the thread works with.
+pub(super) struct Worker {
+    pub(super) flusher: Flusher,
+    pub(super) handle: Handle,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) fs: SharedFs,
+    pub(super) data_dir: PathBuf,
+}
+
+impl Background {
+    pub(super) fn spawn(
+        worker: Worker,
+        (work, queue): (Sender<Work>, Receiver<Work>),
+    ) -> Result<Self, RunError> {
+        let thread = std::thread::Builder::new()
+            .name("flusher".into())
+            .spawn(move || Driver::new(worker, queue).run())
+            .map_err(|error| RunError::Failed(format!("cannot start a thread: {error}")))?;
+        Ok(Self { work, thread })
+    }
+
+    pub(super) fn flush(&self, batch: FlushBatch) {
+        // A thread that ended has told the owner why through the mailbox.
+        let _ = self.work.send(Work::Flush(batch));
+    }
+
+    /// Ends the thread after a last checkpoint.
+    pub(super) fn stop(self) -> Result<(), RunError> {
+        let _ = self.work.send(Work::Stop);
+        match self.thread.join() {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(RunError::Failed("the flusher thread panicked".into())),
+        }
+    }
+}
+
+struct Driver {
+    worker: Worker,
+    queue: Receiver<Work>,
+    rewrite_waiters: Vec<oneshot::Sender<()>>,
+    is_stopping: bool,
+    flush_began: Instant,
+    space_checked: Option<Instant>,
+}
+
+impl Driver {
+    fn new(worker: Worker, queue: Receiver<Work>) -> Self {
+        Self {
+            worker,
+            queue,
+            rewrite_waiters: Vec::new(),
+            is_stopping: false,
+            flush_began: Instant::now(),
+            space_checked: None,
+        }
+    }
+
+    fn run(mut self) -> Result<(), FlusherError> {
+        let result = self.work();
+        match result {
+            Ok(()) => self.worker.flusher.close(),
+            Err(error) => {
+                self.worker.handle.mailbox().stop(Stop::Failed(error.to_string()));
+                Err(error)
+            }
+        }
+    }
+
+    fn work(&mut self) -> Result<(), FlusherError> {
+        let mut is_idle = false;
+        loop {
+            match self.next(is_idle) {
+                Some(Work::Flush(batch)) => {
+                    self.flush_began = Instant::now();
+                    self.worker.flusher.add(batch);
+                }
+                Some(Work::Rewrite(done)) => {
+                    self.rewrite_waiters.push(done);
+                    self.worker.flusher.request_rewrite();
+                    self.worker.metrics.disk.defrag_inflight.set(1);
+                }
+                Some(Work::Stop) => {
+                    self.is_stopping = true;
+                    self.worker.flusher.request_checkpoint();
+                }
+                None => {}
+            }
+            self.check_space();
+            let step = self.worker.flusher.step()?;
+            is_idle = matches!(step, Step::Idle);
+            if is_idle && self.is_stopping {
+                return Ok(());
+            }
+            self.report(step);
+        }
+    }
+
+    fn next(&self, is_idle: bool) -> Option<Work> {
+        if !is_idle || self.is_stopping {
+            return self.queue.try_recv().ok();
+        }
+        match self.queue.recv_timeout(SPACE_INTERVAL) {
+            Ok(work) => Some(work),
+            Err(RecvTimeoutError::Timeout) => None,
+            // The owner is gone without a word: it failed, and has said so.
+            Err(RecvTimeoutError::Disconnected) => Some(Work::Stop),
+        }
+    }
+
+    fn report(&mut self, step: Step) {
+        match step {
+            Step::Idle | Step::Busy => {}
+            Step::Flushed(report) => {
+                let seconds = self.flush_began.elapsed().as_secs_f64();
+                self.worker.metrics.disk.commit_seconds.observe(seconds);
+                self.publish_file_bytes(report.file_bytes);
+                self.worker.handle.mailbox().event(Event::Flushed {
+                    generation: report.generation,
+                    applied_index: report.applied_index,
+                });
+            }
+            Step::Checkpointed(report) => {
+                tracing::info!(bytes = report.bytes, "wrote a checkpoint of the index");
+            }
+            Step::CheckpointSkipped(reason) => {
+                tracing::warn!(reason, "gave up a checkpoint of the index");
+            }
+            Step::Rewritten(report) => {
+                tracing::info!(
+                    bytes_before = report.file_bytes_before,
+                    bytes = report.file_bytes,
+                    "gave unused space of the state store back"
+                );
+                self.publish_file_bytes(report.file_bytes);
+                self.rewrite_done();
+            }
+            Step::RewriteSkipped(error) => {
+                tracing::warn!(%error, "cannot give unused space of the state store back");
+                self.rewrite_done();
+            }
+        }
+    }
+
+    fn rewrite_done(&mut self) {
+        self.worker.metrics.disk.defrag_inflight.set(0);
+        for waiter in self.rewrite_waiters.drain(..) {
+            let _ = waiter.send(());
+        }
+    }
+
+    fn publish_file_bytes(&self, bytes: u64) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.worker.handle.status().db_file_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    fn check_space(&mut self) {
+        if self.space_checked.is_some_and(|checked| checked.elapsed() < SPACE_INTERVAL) {
+            return;
+        }
+        self.space_checked = Some(Instant::now());
+        match self.worker.fs.space(&self.worker.data_dir) {
+            Ok(space) => {
+                let is_low = is_low(space);
+                self.worker.handle.mailbox().event(Event::DiskSpace { is_low });
+            }
+            Err(error) => tracing::warn!(%error, "cannot tell how much disk space is left"),
+        }
+    }
+}
+
+fn is_low(space: Space) -> bool {
+    space.free_bytes < FREE_BYTES_MIN.min(space.total_bytes / 20)
+}
+
+/// A queue for the thread.
+pub(super) fn queue() -> (Sender<Work>, Receiver<Work>) {
+    mpsc::channel()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_disk_is_low_at_a_twentieth_and_a_large_one_at_half_a_gibibyte() {
+        let low = |free_bytes, total_bytes| is_low(Space { free_bytes, total_bytes });
+        assert!(!low(60 << 20, 1 << 30) && low(50 << 20, 1 << 30));
+        assert!(!low(600 << 20, 1 << 40) && low(500 << 20, 1 << 40));
+    }
+}

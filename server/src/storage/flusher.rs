@@ -1,0 +1,297 @@
+//! What is written in the background, one step at a time.
+//!
+//! A [`Flusher`] owns the state store. It flushes batches, writes checkpoints of the index, and gives
+//! space back. Each [`Flusher::step`] is short and says what it finished; whoever drives it (a thread,
+//! or the simulator) decides when the next one comes. A waiting batch always goes first.
+//!
+//! ```text
+//! add(batch)   step: Busy, Busy, Flushed        at most a few thousand rows per step
+//!              step: Busy, .., Checkpointed     after 64 MiB of flushed rows
+//!              step: Busy, .., Rewritten        when more than half of the file is free
+//!              step: Idle
+//! ```
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::checkpoint::{
+    CHECKPOINT_BYTES, CHUNK_BYTES_MAX, CheckpointError, CheckpointHead, CheckpointReport,
+    CheckpointWriter,
+};
+use super::fs::SharedFs;
+use super::state::{
+    FlushError, FlushProgress, FlushReport, OpenError, Rewrite, RewriteError, RewriteProgress,
+    RewriteReport, StateStore,
+};
+use crate::state_machine::FlushBatch;
+use crate::view::{CheckpointRead, ReadError, View};
+
+/// Rows and deletions that one step of a flush writes: some milliseconds.
+const FLUSH_STEP_ROWS: usize = 4000;
+
+/// Rows that one step of a rewrite copies.
+const REWRITE_STEP_ROWS: usize = 2000;
+
+/// Flushes after which a rewrite that could not be made is tried again.
+const REWRITE_RETRY_FLUSHES: u32 = 100;
+
+/// Where checkpoints go and whose they are.
+#[derive(Clone, Debug)]
+pub struct FlusherOptions {
+    /// The folder of the checkpoints.
+    pub index_dir: PathBuf,
+    /// The cluster.
+    pub cluster_id: u64,
+    /// Flushed bytes after which a new checkpoint is written.
+    pub checkpoint_bytes: u64,
+}
+
+impl FlusherOptions {
+    /// A checkpoint after every [`CHECKPOINT_BYTES`].
+    pub fn new(index_dir: PathBuf, cluster_id: u64) -> Self {
+        Self { index_dir, cluster_id, checkpoint_bytes: CHECKPOINT_BYTES }
+    }
+}
+
+/// The state store and what is being done to it.
+pub struct Flusher {
+    fs: SharedFs,
+    options: FlusherOptions,
+    view: Arc<View>,
+    store: StateStore,
+    next: Option<FlushBatch>,
+    is_flushing: bool,
+    checkpoint: Checkpointing,
+    rewrite: Rewriting,
+}
+
+#[derive(Default)]
+struct Checkpointing {
+    under_way: Option<(CheckpointRead, CheckpointWriter)>,
+    is_wanted: bool,
+    flushed_bytes: u64,
+    /// The revision of the newest one; 0 for none.
+    revision: i64,
+}
+
+#[derive(Default)]
+struct Rewriting {
+    under_way: Option<Rewrite>,
+    is_wanted: bool,
+    /// Flushes to wait before space is looked at again.
+    pause_flushes: u32,
+}
+
+/// What a step did.
+#[derive(Debug)]
+pub enum Step {
+    /// Nothing is left to do.
+    Idle,
+    /// There is more to do.
+    Busy,
+    /// A batch is durable, and readers see it.
+    Flushed(FlushReport),
+    /// A checkpoint is complete.
+    Checkpointed(CheckpointReport),
+    /// A checkpoint was given up; the next start is slower, nothing else.
+    CheckpointSkipped(String),
+    /// Unused space was given back.
+    Rewritten(RewriteReport),
+    /// Space could not be given back; the store goes on as it is.
+    RewriteSkipped(RewriteError),
+}
+
+/// Why the process must end.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The variants are the errors they hold.
+pub enum FlusherError {
+    #[error(transparent)]
+    Flush(#[from] FlushError),
+    #[error(transparent)]
+    Rewrite(RewriteError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Close(#[from] OpenError),
+}
+
+impl Flusher {
+    /// A flusher for `store`. `checkpoint_revision` is that of the checkpoint from which the index
+    /// was restored, 0 for none.
+    pub fn new(
+        (fs, options): (SharedFs, FlusherOptions),
+        store: StateStore,
+        view: Arc<View>,
+        checkpoint_revision: i64,
+    ) -> Self {
+        let checkpoint =
+            Checkpointing { revision: checkpoint_revision, ..Checkpointing::default() };
+        Self {
+            fs,
+            options,
+            view,
+            store,
+            next: None,
+            is_flushing: false,
+            checkpoint,
+            rewrite: Rewriting::default(),
+        }
+    }
+
+    /// Takes the next batch.
+    ///
+    /// # Panics
+    /// If the one before has not been reported as flushed: the replica hands out one at a time.
+    pub fn add(&mut self, batch: FlushBatch) {
+        assert!(self.next.is_none() && !self.is_flushing, "one batch is under way at a time");
+        self.next = Some(batch);
+    }
+
+    /// Asks for unused space to be given back, however little it is.
+    pub fn request_rewrite(&mut self) {
+        self.rewrite.is_wanted = true;
+    }
+
+    /// Asks for a checkpoint, if anything was flushed since the last one.
+    pub fn request_checkpoint(&mut self) {
+        self.checkpoint.is_wanted |= self.store.revision() > self.checkpoint.revision;
+    }
+
+    /// The store.
+    pub fn store(&self) -> &StateStore {
+        &self.store
+    }
+
+    /// Works on whatever is most urgent.
+    ///
+    /// # Errors
+    /// [`FlusherError`]: the process must end.
+    pub fn step(&mut self) -> Result<Step, FlusherError> {
+        if self.is_flushing {
+            return self.flush_step();
+        }
+        if let Some(batch) = self.next.take() {
+            self.store.begin_flush(batch)?;
+            self.is_flushing = true;
+            return Ok(Step::Busy);
+        }
+        if self.checkpoint.under_way.is_some() || self.checkpoint.is_wanted {
+            return self.checkpoint_step();
+        }
+        if self.rewrite.under_way.is_some() || self.is_rewrite_due() {
+            return self.rewrite_step();
+        }
+        Ok(Step::Idle)
+    }
+
+    /// Closes the store.
+    ///
+    /// # Errors
+    /// If the file cannot be written; what was flushed is safe.
+    pub fn close(self) -> Result<(), FlusherError> {
+        Ok(self.store.close()?)
+    }
+
+    fn flush_step(&mut self) -> Result<Step, FlusherError> {
+        let FlushProgress::Done(report) = self.store.step_flush(FLUSH_STEP_ROWS)? else {
+            return Ok(Step::Busy);
+        };
+        self.is_flushing = false;
+        self.rewrite.pause_flushes = self.rewrite.pause_flushes.saturating_sub(1);
+        self.checkpoint.flushed_bytes += report.bytes;
+        // A checkpoint below the compact revision is useless: it may hold keys whose tombstone is
+        // gone from the store. So each finished compaction asks for a new one.
+        let outdated =
+            self.checkpoint.revision < self.view.compact_revision() && !report.deletions.is_empty();
+        if self.checkpoint.flushed_bytes >= self.options.checkpoint_bytes || outdated {
+            self.request_checkpoint();
+        }
+        Ok(Step::Flushed(report))
+    }
+
+    fn checkpoint_step(&mut self) -> Result<Step, FlusherError> {
+        let Some((read, writer)) = &mut self.checkpoint.under_way else {
+            return self.begin_checkpoint();
+        };
+        let mut chunk = Vec::new();
+        let more = match read.step(&mut chunk) {
+            Ok(_) if chunk.len() > CHUNK_BYTES_MAX => {
+                return Ok(self.skip_checkpoint("a few keys have too long a history"));
+            }
+            Ok(more) => more,
+            Err(error) => return Ok(self.skip_checkpoint(&error.to_string())),
+        };
+        if !chunk.is_empty() {
+            writer.chunk(&chunk)?;
+        }
+        if more {
+            return Ok(Step::Busy);
+        }
+        let Some((read, writer)) = self.checkpoint.under_way.take() else { return Ok(Step::Busy) };
+        let report = writer.finish()?;
+        self.checkpoint.revision = read.revision();
+        Ok(Step::Checkpointed(report))
+    }
+
+    fn begin_checkpoint(&mut self) -> Result<Step, FlusherError> {
+        self.checkpoint.is_wanted = false;
+        self.checkpoint.flushed_bytes = 0;
+        let flushed_revision = self.store.revision();
+        let read = match self.view.checkpoint(flushed_revision) {
+            Ok(read) => read,
+            // A compaction overtook the store; the next flush will be beyond it.
+            Err(ReadError::Compacted) => return Ok(Step::Busy),
+            Err(error) => return Ok(self.skip_checkpoint(&error.to_string())),
+        };
+        let head = CheckpointHead {
+            flushed_revision,
+            compact_revision: self.view.finished_compaction(),
+            generation: self.store.generation(),
+            cluster_id: self.options.cluster_id,
+        };
+        let writer = CheckpointWriter::begin(self.fs.clone(), &self.options.index_dir, head)?;
+        self.checkpoint.under_way = Some((read, writer));
+        Ok(Step::Busy)
+    }
+
+    fn skip_checkpoint(&mut self, reason: &str) -> Step {
+        self.checkpoint.under_way = None;
+        Step::CheckpointSkipped(reason.to_owned())
+    }
+
+    fn is_rewrite_due(&self) -> bool {
+        self.rewrite.is_wanted
+            || (self.rewrite.pause_flushes == 0 && self.store.space().is_worth_a_rewrite())
+    }
+
+    fn rewrite_step(&mut self) -> Result<Step, FlusherError> {
+        self.rewrite.is_wanted = false;
+        let progress = match &mut self.rewrite.under_way {
+            None => match Rewrite::begin(&mut self.store) {
+                Ok(rewrite) => {
+                    self.rewrite.under_way = Some(rewrite);
+                    return Ok(Step::Busy);
+                }
+                Err(error) => Err(error),
+            },
+            Some(rewrite) => rewrite.step(&self.store, REWRITE_STEP_ROWS),
+        };
+        let finished = match progress {
+            Ok(RewriteProgress::More) => return Ok(Step::Busy),
+            Ok(RewriteProgress::CaughtUp) => match self.rewrite.under_way.take() {
+                Some(rewrite) => rewrite.finish(&mut self.store),
+                None => return Ok(Step::Busy),
+            },
+            Err(error) => Err(error),
+        };
+        self.rewrite.pause_flushes = REWRITE_RETRY_FLUSHES;
+        match finished {
+            Ok(report) => Ok(Step::Rewritten(report)),
+            Err(error @ RewriteError::Store { .. }) => Err(FlusherError::Rewrite(error)),
+            Err(error) => {
+                self.rewrite.under_way = None;
+                Ok(Step::RewriteSkipped(error))
+            }
+        }
+    }
+}
