@@ -13,6 +13,8 @@
 //! compact 3                            index: a -> [(3,0), (4,0)t]        row (2,0) deleted
 //! ```
 
+#[allow(dead_code)] // Until the key space is built on it.
+pub(crate) mod index;
 mod key_space;
 mod request;
 mod revision;
