@@ -1,0 +1,201 @@
+//! The edges: slices, refusals, hostile bytes.
+
+use proptest::prelude::*;
+
+use super::super::*;
+use super::model::{encode_all, walk_all};
+
+fn version(main: i64, create_revision: i64, version: i64) -> Version {
+    Version {
+        revision: Revision::new(main, 0),
+        create_revision,
+        version,
+        lease: 0,
+        stored_bytes: 10,
+    }
+}
+
+fn index_of(keys: &[&str]) -> Index {
+    let mut index = Index::new();
+    for (key, main) in keys.iter().zip(2..) {
+        index.put(key.as_bytes(), version(main, main, 1));
+    }
+    index
+}
+
+const NOW: Revision = Revision::end_of(i64::MAX);
+
+#[test]
+fn compaction_keeps_what_etcd_keeps() {
+    let mut index = Index::new();
+    index.put(b"a", version(2, 2, 1));
+    index.put(b"a", version(3, 2, 2));
+    assert!(index.tombstone(b"a", Revision::new(4, 0), 3));
+    index.put(b"a", version(5, 5, 1));
+    assert!(index.tombstone(b"a", Revision::new(6, 0), 3));
+    // (compacted at, rows dropped, visible there)
+    let transcript: [(i64, &[&str], Option<i64>); 6] = [
+        (1, &[], None),
+        (3, &["2.0"], Some(3)),
+        (4, &["3.0"], None),
+        (5, &["4.0t"], Some(5)),
+        (6, &["5.0"], None),
+        (7, &["6.0t"], None),
+    ];
+    for (upto, expected, visible) in transcript {
+        let mut dropped = Vec::new();
+        assert_eq!(index.compact(None, 10, upto, &mut dropped), None);
+        let dropped: Vec<String> = dropped.iter().map(|row| format!("{:?}", row.0)).collect();
+        assert_eq!(dropped, expected, "compaction at {upto}");
+        let at = index.at(b"a", Revision::end_of(upto)).map(|version| version.revision.main);
+        assert_eq!(at, visible, "visible at {upto}");
+        let mut kept = Vec::new();
+        assert_eq!(index.keep_walk(None, 10, upto, &mut kept), None);
+        assert_eq!(kept.first().map(|revision| revision.main), visible, "kept at {upto}");
+    }
+    assert_eq!(index.rows_bytes(), 0);
+}
+
+#[test]
+fn a_slice_ends_with_a_key_only_if_there_is_another() {
+    let index = index_of(&["a", "b", "c", "d"]);
+    let all = KeyRange::all();
+    let upto_c = KeyRange { start: "a".into(), end: RangeEnd::Before("c".into()) };
+    let single = KeyRange::single("b".into());
+    // (range, after, keys at most, last key if there are more)
+    let cases: [(&KeyRange, Option<&[u8]>, usize, Option<&str>); 9] = [
+        (&all, None, 4, None),
+        (&all, None, 3, Some("c")),
+        (&all, Some(b"c"), 1, None),
+        (&all, Some(b"d"), 1, None),
+        (&upto_c, None, 2, None),
+        (&upto_c, None, 1, Some("a")),
+        (&upto_c, Some(b"\0"), 1, Some("a")),
+        (&single, None, 1, None),
+        (&single, Some(b"b"), 1, None),
+    ];
+    for (range, after, keys_max, expected) in cases {
+        let last = index.walk(range, after, NOW, keys_max, &mut |_, _| true);
+        assert_eq!(last.as_deref(), expected.map(str::as_bytes), "{range:?} after {after:?}");
+    }
+    let stopped = index.walk(&single, None, NOW, 9, &mut |_, _| false);
+    assert_eq!(stopped.as_deref(), Some(&b"b"[..]), "a visitor that stops is told where");
+}
+
+#[test]
+fn a_compaction_slice_is_bounded_in_rows_too() {
+    let mut index = Index::new();
+    for main in 2..100 {
+        index.put(b"hot", version(main, 2, main - 1));
+    }
+    index.put(b"zero", version(100, 100, 1));
+    let mut dropped = Vec::new();
+    let last = index.compact(None, 50, 100, &mut dropped);
+    assert_eq!(last.as_deref(), Some(&b"hot"[..]));
+    assert_eq!(dropped.len(), 97);
+    assert_eq!(index.compact(last.as_deref(), 50, 100, &mut dropped), None);
+    assert_eq!(dropped.len(), 97);
+}
+
+#[test]
+fn rows_that_cannot_follow_are_refused_when_restored() {
+    let mut index = index_of(&["a"]);
+    let order = Err(CheckpointError::Order);
+    let range = Err(CheckpointError::OutOfRange);
+    assert_eq!(index.restore_put(b"a", version(2, 2, 1)), order);
+    assert_eq!(index.restore_tombstone(b"a", Revision::new(2, 0), 1), order);
+    assert_eq!(index.restore_put(b"b", version(5, 6, 1)), range);
+    assert_eq!(index.restore_put(b"b", version(5, 5, 0)), range);
+    assert_eq!(index.restore_put(b"b", version(-1, -1, 1)), range);
+    assert_eq!(index.restore_tombstone(b"b", Revision::end_of(9), 1), range);
+    assert_eq!(index.live(), 1);
+    // The puts before these were compacted.
+    assert_eq!(index.restore_put(b"b", version(9, 3, 7)), Ok(()));
+    assert_eq!(index.restore_tombstone(b"c", Revision::new(9, 1), 1), Ok(()));
+    assert_eq!((index.live(), index.latest(b"c")), (2, None));
+    index.tree.check();
+}
+
+#[test]
+#[should_panic(expected = "newer than all others")]
+fn a_put_that_is_not_newer_is_a_broken_invariant() {
+    let mut index = index_of(&["a"]);
+    index.put(b"a", version(2, 2, 2));
+}
+
+#[test]
+fn a_slice_must_follow_the_keys_that_are_there() {
+    let slices = encode_all(&index_of(&["a", "b", "c", "d"]), NOW, 2);
+    let [first, second] = &slices[..] else { panic!("{} slices", slices.len()) };
+    let mut index = Index::new();
+    assert_eq!(index.decode_slice(second), Ok(()));
+    assert_eq!(index.decode_slice(second), Err(CheckpointError::Order));
+    assert_eq!(index.decode_slice(first), Err(CheckpointError::Order));
+}
+
+#[test]
+fn long_keys_that_share_everything_cost_what_they_are_long() {
+    let mut index = Index::new();
+    let key = |at: u8| [&[b'x'; 5000][..], &[at]].concat();
+    for at in 0..40 {
+        index.put(&key(at), version(i64::from(at) + 2, i64::from(at) + 2, 1));
+    }
+    let mut bytes = Vec::new();
+    index.encode_slice(None, 100, NOW, &mut bytes);
+    assert!(bytes.len() > 40 * 4700, "sharing is capped at 255 bytes");
+    let mut restored = Index::new();
+    restored.decode_slice(&bytes).unwrap();
+    let all = KeyRange::all();
+    assert_eq!(walk_all(&restored, &all, NOW, 7), walk_all(&index, &all, NOW, 9));
+}
+
+#[test]
+fn every_cut_of_a_slice_is_an_error_or_fewer_keys() {
+    let mut index = index_of(&["a", "ab", "b"]);
+    index.put(b"a", version(i64::MAX, 2, i64::MAX));
+    index.tombstone(b"b", Revision::new(i64::MAX, 1), u32::MAX);
+    let mut bytes = Vec::new();
+    index.encode_slice(None, 10, NOW, &mut bytes);
+    let mut whole = 0;
+    for cut in 0..bytes.len() {
+        let mut restored = Index::new();
+        match restored.decode_slice(&bytes[..cut]) {
+            Ok(()) => whole += 1,
+            Err(error) => assert_eq!(error, CheckpointError::Truncated),
+        }
+    }
+    assert_eq!(whole, 3, "before each key");
+    let mut restored = Index::new();
+    assert_eq!(restored.decode_slice(&bytes), Ok(()));
+    assert_eq!(restored.at(b"a", NOW), index.at(b"a", NOW));
+    assert_eq!(restored.rows_bytes(), index.rows_bytes());
+}
+
+proptest! {
+    #[test]
+    fn hostile_bytes_never_panic_and_leave_a_sound_tree(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        noise in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let mut index = index_of(&["a", "ab", "abc", "b", "ba", "c", "d", "e", "f", "g"]);
+        index.put(b"ab", version(50, 3, 2));
+        index.tombstone(b"ab", Revision::new(51, 3), 4);
+        let mut bytes = Vec::new();
+        index.encode_slice(None, 100, NOW, &mut bytes);
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        for input in [bytes, noise] {
+            let mut restored = Index::new();
+            let _ = restored.decode_slice(&input);
+            restored.tree.check();
+            // What was accepted can be written and read again.
+            let mut copy = Index::new();
+            for slice in encode_all(&restored, NOW, 3) {
+                prop_assert_eq!(copy.decode_slice(&slice), Ok(()));
+            }
+            prop_assert_eq!(copy.rows_bytes(), restored.rows_bytes());
+        }
+    }
+}
