@@ -57,6 +57,10 @@ impl TestFs {
         self.0.lock().fault = Some(Fault { at_change, is_crash });
     }
 
+    pub(crate) fn heal(&self) {
+        self.0.lock().fault = None;
+    }
+
     pub(crate) fn bytes(&self, path: &Path) -> Vec<u8> {
         let disk = self.0.lock();
         disk.files[disk.names[path]].now.clone()

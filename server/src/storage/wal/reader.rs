@@ -13,7 +13,7 @@
 use std::path::{Path, PathBuf};
 
 use super::WalError;
-use super::record::{self, Record, WORD_BYTES};
+use super::record::{self, Fault, Record, WORD_BYTES};
 use crate::storage::fs::{File, OpenMode, SharedFs};
 
 /// What a disk writes whole or not at all, bytes.
@@ -92,7 +92,8 @@ impl SegmentReader {
                 self.offset = frame_end;
                 Ok(Next::Record(record))
             }
-            Err(what) => self.torn(length, &what),
+            Err(Fault::Invalid(what)) => self.torn(length, &what),
+            Err(Fault::Meaningless(what)) => Err(self.corrupt(what)),
         }
     }
 
@@ -120,7 +121,7 @@ impl SegmentReader {
         let begin = self.offset + WORD_BYTES;
         let end = (begin + length).min(self.len);
         let last = self.last_non_zero()?.unwrap_or(0);
-        let is_cut = begin + length > self.len;
+        let is_cut = begin + length + record::padding(length) > self.len;
         let is_zeroed = last + 1 < begin + length;
         if !is_cut && !is_zeroed && !self.has_zero_sector(begin, end)? {
             return Err(self.corrupt(what));

@@ -175,30 +175,41 @@ pub(super) fn padding(length: u64) -> u64 {
     (8 - length % 8) % 8
 }
 
+/// What is wrong with a record.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// It is not what was written; the rest of it may never have reached the disk.
+    Invalid(String),
+    /// Its checksum is right, so all of it is there, and still it means nothing to us.
+    Meaningless(String),
+}
+
 /// Decodes the body of a frame. `crc` is the checksum before it and becomes the one behind it; `None`
 /// where reading begins.
 ///
 /// # Errors
-/// Says what is wrong; `crc` is then meaningless.
-pub(super) fn decode(body: &[u8], crc: &mut Option<u32>) -> Result<Record, String> {
+/// Says what is wrong; `crc` is as before if the record is `Invalid`.
+pub(super) fn decode(body: &[u8], crc: &mut Option<u32>) -> Result<Record, Fault> {
+    let (kind, data) = check(body, crc).map_err(Fault::Invalid)?;
+    decode_data(kind, data, *crc).map_err(Fault::Meaningless)
+}
+
+/// Takes a record apart and compares its checksum: the one part that a torn write can fail.
+fn check(body: &[u8], crc: &mut Option<u32>) -> Result<(i64, Bytes), String> {
     let record = walpb::Record::decode(body).map_err(|error| format!("no record ({error})"))?;
-    if record.encoded_len() != body.len() {
-        return Err("a record with unknown fields".to_owned());
-    }
     let (Some(kind), Some(found)) = (record.r#type, record.crc) else {
         return Err("a record without type or checksum".to_owned());
     };
+    if record.encoded_len() != body.len() || !has_head(body, kind, found) {
+        return Err("a record in a form that is never written".to_owned());
+    }
     let data = record.data.unwrap_or_default();
     if kind == CRC && data.is_empty() {
-        return match *crc {
-            Some(expected) if expected != found => {
-                Err("the checksum does not continue that of the records before it".to_owned())
-            }
-            _ => {
-                *crc = Some(found);
-                Ok(Record::Crc(found))
-            }
-        };
+        if crc.is_some_and(|expected| expected != found) {
+            return Err("the checksum does not continue that of the records before it".to_owned());
+        }
+        *crc = Some(found);
+        return Ok((kind, data));
     }
     let Some(before) = *crc else {
         return Err("a segment that does not begin with a checksum".to_owned());
@@ -208,11 +219,24 @@ pub(super) fn decode(body: &[u8], crc: &mut Option<u32>) -> Result<Record, Strin
         return Err(format!("checksum {found:#010x} instead of {expected:#010x}"));
     }
     *crc = Some(expected);
-    decode_data(kind, data)
+    Ok((kind, data))
 }
 
-fn decode_data(kind: i64, data: Bytes) -> Result<Record, String> {
+/// Whether `body` begins with type and checksum in their shortest form: a decoder takes others too.
+fn has_head(body: &[u8], kind: i64, crc: u32) -> bool {
+    let mut head = [0; 32];
+    let mut rest = &mut head[..];
+    let record = walpb::Record { r#type: Some(kind), crc: Some(crc), data: None };
+    record.encode(&mut rest).expect("two varints with their tags fit");
+    let unused = rest.len();
+    body.starts_with(&head[..head.len() - unused])
+}
+
+fn decode_data(kind: i64, data: Bytes, crc: Option<u32>) -> Result<Record, String> {
     match kind {
+        CRC if data.is_empty() => {
+            Ok(Record::Crc(crc.expect("a record that was checked has a checksum")))
+        }
         METADATA => {
             let message: etcdserverpb::Metadata = exactly(&data, "metadata")?;
             let (Some(member_id), Some(cluster_id)) = (message.node_id, message.cluster_id) else {

@@ -115,7 +115,7 @@ impl Driver {
                 self.append(count, back, len, has_state)?;
             }
             Step::Conf => {
-                let index = self.now().last_index();
+                let index = self.settled();
                 let (term, conf) = (self.now().term_at(index), conf(&[index, 7]));
                 self.record(|model| model.conf_state = Some((index, conf.clone())));
                 self.wal().append_conf_state(index, term, &conf)?;
@@ -134,6 +134,7 @@ impl Driver {
             Step::FailedSync => {
                 self.fs.fail_at(self.fs.changes() + 1, false);
                 let is_dirty = self.wal().sync().is_err();
+                self.fs.heal();
                 // What the cache shows is now all there is, and a start must make it durable.
                 self.reopen();
                 if is_dirty {
@@ -149,6 +150,11 @@ impl Driver {
         self.wal.as_mut().unwrap()
     }
 
+    /// Committed, so never replaced.
+    fn settled(&self) -> u64 {
+        self.now().hard_state.commit.max(self.applied).max(self.now().base.index)
+    }
+
     fn append(
         &mut self,
         count: u64,
@@ -156,7 +162,7 @@ impl Driver {
         len: usize,
         has_state: bool,
     ) -> Result<(), WalError> {
-        let settled = self.now().hard_state.commit.max(self.applied).max(self.now().base.index);
+        let settled = self.settled();
         let last = self.now().last_index();
         let first = (last + 1).saturating_sub(back).max(settled + 1);
         if first <= last {
@@ -178,7 +184,7 @@ impl Driver {
 
     fn install(&mut self, ahead: u64) -> Result<(), WalError> {
         self.term += 1;
-        let settled = self.now().hard_state.commit.max(self.applied).max(self.now().base.index);
+        let settled = self.settled();
         let base = Position { index: settled + 1 + ahead, term: self.term };
         let conf = conf(&[base.index]);
         self.record(|model| {
@@ -227,7 +233,7 @@ impl Driver {
             .states
             .iter()
             .rposition(|model| model.behind(self.applied).as_ref() == Some(&contents))
-            .unwrap_or_else(|| panic!("{contents:#?} is none of {:#?}", self.states));
+            .unwrap_or_else(|| panic!("{contents:?} is none of {:?}", self.states));
         self.states = vec![self.states.swap_remove(found)];
         self.wal = Some(wal);
     }
@@ -291,7 +297,7 @@ fn a_power_cut_at_any_call_to_the_disk_loses_nothing_synced() {
                     break;
                 }
             }
-            driver.power_cut(seed * 0x9e37_79b9_7f4a_7c15 + change);
+            driver.power_cut((seed * 1000 + change).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         }
     }
 }
