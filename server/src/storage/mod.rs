@@ -7,4 +7,6 @@ pub mod reserve;
 pub mod wal;
 
 #[cfg(test)]
+mod real_etcd;
+#[cfg(test)]
 mod test_fs;

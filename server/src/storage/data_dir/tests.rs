@@ -1,12 +1,11 @@
 //! Every refusal, and a crash at each step of a creation.
 
 use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::*;
 use crate::storage::os_fs::OsFs;
+use crate::storage::real_etcd::RealEtcd;
 use crate::storage::test_fs::TestFs;
 use crate::storage::wal::{Wal, WalOptions};
 
@@ -275,38 +274,13 @@ fn what_the_process_may_not_enter_is_named() {
     assert!(error.to_string().starts_with("no permission for /x/d; give the folder"));
 }
 
-/// Starts a real etcd on a folder; `None` if there is none on the PATH.
-fn etcd(data_dir: &Path) -> Option<std::process::Child> {
-    let url = |port: u16| format!("http://127.0.0.1:{port}");
-    let (client, peer) = (url(23790), url(23791));
-    Command::new("etcd")
-        .arg("--data-dir")
-        .arg(data_dir)
-        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-        .args(["--initial-cluster", &format!("default={peer}")])
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .ok()
-}
-
 #[test]
 fn etcd_and_quorate_refuse_each_others_data_dirs() {
     let dir = tempfile::tempdir().unwrap();
     let (theirs, ours) = (dir.path().join("theirs"), dir.path().join("ours"));
-    let Some(mut process) = etcd(&theirs) else {
-        println!("skipped: no etcd on the PATH");
-        return;
-    };
-    let database = theirs.join("member/snap/db");
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !std::fs::metadata(&database).is_ok_and(|found| found.len() > 0) {
-        assert!(Instant::now() < deadline, "etcd made no data dir");
-        std::thread::yield_now();
-    }
-    process.kill().unwrap();
-    process.wait().unwrap();
+    let Some(mut etcd) = RealEtcd::start(&theirs, 23790) else { return };
+    assert!(etcd.is_ready(), "{}", etcd.said);
+    drop(etcd);
     let fs: SharedFs = Arc::new(OsFs);
     let error = DataDir::open(fs.clone(), &theirs, None, ANY).map(|_| ()).unwrap_err();
     assert_eq!(error.exit_code(), exit::ETCD);
@@ -315,9 +289,9 @@ fn etcd_and_quorate_refuse_each_others_data_dirs() {
     drop(start(&fs, &ours, None).unwrap());
     let log = ours.join("member/wal/0000000000000000-0000000000000000.wal");
     let before = std::fs::read(&log).unwrap();
-    let output = etcd(&ours).unwrap().wait_with_output().unwrap();
-    assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("invalid database"));
+    let mut etcd = RealEtcd::start(&ours, 23790).unwrap();
+    assert!(!etcd.is_ready());
+    assert!(etcd.said.contains("invalid database"), "{}", etcd.said);
     assert_eq!(std::fs::read(&log).unwrap(), before);
     assert_eq!(start(&fs, &ours, None).unwrap().identity(), Some(&identity(7)));
 }

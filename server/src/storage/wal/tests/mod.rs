@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod etcd;
 
 use std::path::{Path, PathBuf};
 
