@@ -49,6 +49,7 @@ pub trait FileSystem: Send + Sync + 'static {
 }
 
 /// An open file. Positions are in bytes from its start; calls from several threads are allowed.
+#[allow(clippy::len_without_is_empty)] // Nobody asks whether a file is empty.
 pub trait File: Send + Sync {
     /// Fills `buffer` from `offset`.
     ///

@@ -1,3 +1,12 @@
 //! Everything on disk: the data dir, the log, the state store, checkpoints of the index. I/O.
 
+pub mod data_dir;
 pub mod fs;
+pub mod os_fs;
+pub mod reserve;
+pub mod wal;
+
+#[cfg(test)]
+mod real_etcd;
+#[cfg(test)]
+mod test_fs;

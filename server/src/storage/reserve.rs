@@ -1,0 +1,155 @@
+//! Space set aside for the day the disk is full.
+//!
+//! A member whose disk is full cannot even start: recovery writes before it reads. So a file of 64 MiB is
+//! kept; it is given up when the disk is full, the member starts again, serves reads, compacts and
+//! deletes, and sets the space aside once more when there is plenty.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::fs::{OpenMode, SharedFs};
+
+/// The usual size, bytes.
+pub const RESERVE_BYTES: u64 = 64 << 20;
+/// The file is made anew only when this many times its size is free, so that it is not the one that
+/// fills the disk.
+const FREE_FACTOR: u64 = 4;
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// A file whose only content is the space that it takes.
+pub struct Reserve {
+    fs: SharedFs,
+    path: PathBuf,
+    bytes: u64,
+    is_held: bool,
+}
+
+impl Reserve {
+    /// Looks whether the file is there, as a whole. Call [`Reserve::restore`] then, off the hot path.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn open(fs: SharedFs, path: &Path, bytes: u64) -> io::Result<Self> {
+        let is_held = match fs.open(path, OpenMode::Existing) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            file => file?.len()? == bytes,
+        };
+        Ok(Self { fs, path: path.to_owned(), bytes, is_held })
+    }
+
+    /// Whether the space is set aside.
+    pub fn is_held(&self) -> bool {
+        self.is_held
+    }
+
+    /// Gives the space up; returns whether there was any.
+    ///
+    /// # Errors
+    /// If the disk refuses; the space may be free or not.
+    pub fn release(&mut self) -> io::Result<bool> {
+        let was_held = std::mem::replace(&mut self.is_held, false);
+        match self.fs.remove_file(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            result => result?,
+        }
+        self.fs.sync_dir(super::data_dir::parent(&self.path))?;
+        Ok(was_held)
+    }
+
+    /// Sets the space aside if it is not and there is plenty; returns whether it is set aside now.
+    ///
+    /// # Errors
+    /// If the disk refuses; nothing is held then.
+    pub fn restore(&mut self) -> io::Result<bool> {
+        if self.is_held {
+            return Ok(true);
+        }
+        let folder = super::data_dir::parent(&self.path);
+        if self.fs.space(folder)?.free_bytes < self.bytes.saturating_mul(FREE_FACTOR) {
+            return Ok(false);
+        }
+        if let Err(error) = self.fill() {
+            // What was written is of no use; the error that matters is the first.
+            let _ = self.fs.remove_file(&self.path);
+            return Err(error);
+        }
+        self.is_held = true;
+        Ok(true)
+    }
+
+    fn fill(&self) -> io::Result<()> {
+        let file = self.fs.open(&self.path, OpenMode::Create)?;
+        file.set_len(0)?;
+        let chunk = incompressible();
+        let mut offset = 0;
+        while offset < self.bytes {
+            let step = (self.bytes - offset).min(CHUNK_BYTES as u64);
+            let chunk = &chunk[..usize::try_from(step).expect("at most CHUNK_BYTES")];
+            file.write_at(offset, chunk)?;
+            offset += step;
+        }
+        file.sync_data()?;
+        self.fs.sync_dir(super::data_dir::parent(&self.path))
+    }
+}
+
+/// Bytes that a file system which compresses cannot make smaller (xorshift64).
+fn incompressible() -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(CHUNK_BYTES);
+    while bytes.len() < CHUNK_BYTES {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::storage::os_fs::OsFs;
+    use crate::storage::test_fs::TestFs;
+
+    #[test]
+    fn space_is_held_given_up_and_held_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("reserve");
+        let mut reserve = Reserve::open(Arc::new(OsFs), &path, 1 << 20).unwrap();
+        assert!(!reserve.is_held());
+        assert!(reserve.restore().unwrap());
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 20);
+        assert!(Reserve::open(Arc::new(OsFs), &path, 1 << 20).unwrap().is_held());
+        assert!(reserve.release().unwrap());
+        assert!(!path.exists());
+        assert!(!reserve.release().unwrap());
+        assert!(reserve.restore().unwrap());
+    }
+
+    #[test]
+    fn a_file_that_was_not_finished_does_not_count() {
+        let fs = TestFs::default();
+        let path = Path::new("/d/reserve");
+        fs.put(path, &[1; 100]);
+        let mut reserve = Reserve::open(fs.shared(), path, 4096).unwrap();
+        assert!(!reserve.is_held());
+        fs.fail_at(fs.changes() + 2, false);
+        assert!(reserve.restore().is_err());
+        assert!(!fs.shared().exists(path).unwrap());
+        assert!(reserve.restore().unwrap());
+        assert_eq!(fs.bytes(path).len(), 4096);
+    }
+
+    #[test]
+    fn nothing_is_set_aside_when_space_is_short() {
+        let fs = TestFs::default();
+        let path = Path::new("/d/reserve");
+        fs.put(Path::new("/d/other"), b"");
+        let mut reserve = Reserve::open(fs.shared(), path, 1 << 39).unwrap();
+        assert!(!reserve.restore().unwrap());
+        assert!(!fs.shared().exists(path).unwrap());
+    }
+}
