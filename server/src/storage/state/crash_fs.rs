@@ -102,11 +102,6 @@ impl CrashFs {
         self.inner.lock().calls
     }
 
-    /// Whether the failure asked for has happened.
-    pub(in crate::storage) fn has_failed(&self) -> bool {
-        self.inner.lock().failed
-    }
-
     /// Notes in the journal that `mark` was acknowledged.
     pub(in crate::storage) fn mark(&self, mark: u64) {
         self.inner.lock().change(Change::Mark(mark));
