@@ -1,0 +1,178 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+use crate::storage::state::crash_fs::{CrashFs, Failure, Survivors};
+
+const FOLDER: &str = "index";
+const WANTED: Wanted = Wanted { cluster_id: 5, generation: 3, revision_max: 100 };
+
+fn head(flushed_revision: i64) -> CheckpointHead {
+    CheckpointHead { flushed_revision, compact_revision: -1, generation: 3, cluster_id: 5 }
+}
+
+fn content(revision: i64) -> Vec<Vec<u8>> {
+    let size = usize::try_from(revision).unwrap();
+    vec![vec![1; 10 + size], vec![2; 700], vec![3]]
+}
+
+fn write(fs: &Arc<CrashFs>, head: CheckpointHead) -> Result<CheckpointReport, CheckpointError> {
+    let mut writer = CheckpointWriter::begin(fs.shared(), Path::new(FOLDER), head)?;
+    for chunk in content(head.flushed_revision) {
+        writer.chunk(4, &chunk)?;
+    }
+    writer.finish()
+}
+
+/// The revision and chunks of what is loaded, and the reasons against the others.
+fn load(fs: &Arc<CrashFs>, wanted: Wanted) -> (Option<i64>, Vec<String>) {
+    let loaded = load_newest(&fs.shared(), Path::new(FOLDER), wanted).unwrap();
+    let reasons = loaded.rejected.iter().map(|rejected| rejected.reason.to_string()).collect();
+    let revision = loaded.reader.map(|reader| {
+        let revision = reader.head().flushed_revision;
+        assert_eq!(reader.keys(), 12);
+        let chunks: Vec<Vec<u8>> = reader.map(|chunk| chunk.unwrap().to_vec()).collect();
+        assert_eq!(chunks, content(revision));
+        revision
+    });
+    (revision, reasons)
+}
+
+fn names(fs: &Arc<CrashFs>) -> Vec<String> {
+    let names = fs.shared().read_dir(Path::new(FOLDER)).unwrap();
+    names.iter().map(|name| name.to_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_newest_that_is_not_ahead_is_loaded_and_two_are_kept() {
+    let fs = CrashFs::new();
+    assert_eq!(load(&fs, WANTED), (None, vec![]));
+    for revision in [10, 20, 30] {
+        write(&fs, head(revision)).unwrap();
+    }
+    assert_eq!(
+        names(&fs),
+        ["0000000000000014-0000000000000003.idx", "000000000000001e-0000000000000003.idx"]
+    );
+    assert_eq!(load(&fs, WANTED), (Some(30), vec![]));
+    let behind = Wanted { revision_max: 29, ..WANTED };
+    let ahead = "revision 30 is ahead of the state store at 29".to_owned();
+    assert_eq!(load(&fs, behind), (Some(20), vec![ahead]));
+    // It must not come back when the store, with another history, has passed it.
+    assert_eq!(load(&fs, WANTED), (Some(20), vec![]));
+}
+
+#[test]
+fn a_checkpoint_of_another_store_is_never_used() {
+    for other in [
+        CheckpointHead { generation: 2, ..head(10) },
+        CheckpointHead { generation: 4, ..head(10) },
+        CheckpointHead { cluster_id: 6, ..head(10) },
+    ] {
+        let fs = CrashFs::new();
+        let written = write(&fs, other).unwrap();
+        assert_eq!(load(&fs, WANTED), (None, vec!["it belongs to another store".to_owned()]));
+        assert_eq!(fs.file(&written.path), None);
+    }
+    let fs = CrashFs::new();
+    let written = write(&fs, head(10)).unwrap();
+    let renamed = Path::new(FOLDER).join(name(11, 3));
+    fs.put_file(&renamed, fs.file(&written.path).unwrap());
+    assert_eq!(load(&fs, WANTED), (Some(10), vec!["it belongs to another store".to_owned()]));
+}
+
+#[test]
+fn a_file_torn_or_changed_at_any_byte_is_rejected_and_the_older_one_used() {
+    let fs = CrashFs::new();
+    let old = write(&fs, head(10)).unwrap();
+    let new = write(&fs, head(20)).unwrap();
+    let (old_bytes, new_bytes) = (fs.file(&old.path).unwrap(), fs.file(&new.path).unwrap());
+    assert_eq!(new_bytes.len() as u64, new.bytes);
+    let cuts = (0..new_bytes.len()).map(|len| new_bytes[..len].to_vec());
+    let flips = (0..new_bytes.len()).map(|at| {
+        let mut bytes = new_bytes.clone();
+        bytes[at] ^= 1 << (at % 8);
+        bytes
+    });
+    let longer = [&[1][..], &[0; 8], &[0; 5000]].map(|tail| [&new_bytes, tail].concat());
+    for (case, bytes) in cuts.chain(flips).chain(longer).enumerate() {
+        let fs = CrashFs::new();
+        fs.put_file(&old.path, old_bytes.clone());
+        fs.put_file(&new.path, bytes);
+        let (revision, reasons) = load(&fs, WANTED);
+        assert_eq!((revision, reasons.len()), (Some(10), 1), "case {case}: {reasons:?}");
+    }
+}
+
+#[test]
+fn a_length_that_lies_allocates_nothing() {
+    let fs = CrashFs::new();
+    let written = write(&fs, head(10)).unwrap();
+    let mut bytes = fs.file(&written.path).unwrap();
+    bytes[HEADER_BYTES..HEADER_BYTES + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+    fs.put_file(&written.path, bytes);
+    let torn = format!("it ends at the wrong place, near byte {HEADER_BYTES}");
+    assert_eq!(load(&fs, WANTED), (None, vec![torn]));
+}
+
+#[test]
+fn files_that_are_not_ours_stay_and_leftovers_go() {
+    let fs = CrashFs::new();
+    let foreign = ["index/readme", "index/1e-3.idx", "index/000000000000001E-0000000000000003.idx"];
+    for path in foreign {
+        fs.put_file(Path::new(path), b"x".to_vec());
+    }
+    fs.put_file(Path::new("index/000000000000001e-0000000000000003.idx.part"), Vec::new());
+    write(&fs, head(10)).unwrap();
+    assert_eq!(load(&fs, WANTED), (Some(10), vec![]));
+    assert_eq!(names(&fs).len(), foreign.len() + 1);
+}
+
+#[test]
+fn a_writer_that_is_dropped_leaves_nothing() {
+    let fs = CrashFs::new();
+    let mut writer = CheckpointWriter::begin(fs.shared(), Path::new(FOLDER), head(10)).unwrap();
+    writer.chunk(1, b"x").unwrap();
+    drop(writer);
+    assert!(names(&fs).is_empty());
+}
+
+#[test]
+fn a_crash_before_any_change_leaves_the_newest_acknowledged_or_a_newer_one() {
+    type Choice = fn(u64) -> Survivors;
+    let choices: [Choice; 3] =
+        [|_| Survivors::None, |_| Survivors::All, |cut| Survivors::Some(cut * 977 + 1)];
+    for survivors in choices {
+        let fs = CrashFs::new();
+        for revision in [10, 20, 30, 40] {
+            write(&fs, head(revision)).unwrap();
+            fs.mark(revision.unsigned_abs());
+        }
+        fs.cuts(survivors, |cut, acknowledged, left| {
+            let (revision, reasons) = load(left, WANTED);
+            let revision = revision.unwrap_or(0).unsigned_abs();
+            assert!(revision >= acknowledged, "cut {cut}: {revision} after {acknowledged}");
+            assert!(reasons.is_empty(), "cut {cut}: {reasons:?}");
+        });
+    }
+}
+
+#[test]
+fn a_call_that_fails_gives_the_checkpoint_up_and_the_older_one_is_used() {
+    let count = CrashFs::new();
+    write(&count, head(10)).unwrap();
+    let before = count.calls();
+    write(&count, head(20)).unwrap();
+    for call in before..count.calls() {
+        for kind in [io::ErrorKind::Other, io::ErrorKind::StorageFull] {
+            let fs = CrashFs::new();
+            write(&fs, head(10)).unwrap();
+            fs.fail(Some(Failure { call, kind, lasts: false }));
+            let result = write(&fs, head(20));
+            fs.fail(None);
+            assert_eq!(result.as_ref().err().map(|error| error.source.kind()), Some(kind));
+            assert!(load(&fs, WANTED).0.is_some_and(|revision| revision >= 10));
+            assert!(names(&fs).iter().all(|name| !name.ends_with(".part")), "call {call}");
+        }
+    }
+}

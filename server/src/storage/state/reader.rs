@@ -1,0 +1,195 @@
+//! The flushed rows for readers on any thread.
+//!
+//! A call opens a read transaction, reads, and ends it: redb cannot reuse pages that a reader may
+//! still see, and a reader held over many commits makes the file grow without bound. When the file is
+//! rewritten, calls that began on the old one end there, and the next ones find the new one; both
+//! hold the same rows.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable};
+
+use super::error::Fault;
+use super::tables::{REVISIONS, runs, worth_a_walk};
+use crate::mvcc::{Revision, Row, RowKey, Rows, RowsError};
+
+/// What the store and its readers share.
+pub(super) struct Shared {
+    pub(super) path: PathBuf,
+    /// The file of now, `None` once closed. A leaf lock: held to copy or replace the pointer, never
+    /// while anything is read or another lock taken.
+    current: RwLock<Option<Arc<Database>>>,
+    failed: AtomicBool,
+    point_reads: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn new(path: PathBuf, database: Database) -> Arc<Self> {
+        Arc::new(Self {
+            path,
+            current: RwLock::new(Some(Arc::new(database))),
+            failed: AtomicBool::new(false),
+            point_reads: AtomicU64::new(0),
+        })
+    }
+
+    /// The file of now.
+    pub(super) fn database(&self) -> Result<Arc<Database>, Fault> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(Fault::Earlier);
+        }
+        self.current.read().clone().ok_or(Fault::Earlier)
+    }
+
+    /// Replaces the file, or closes it with `None`; returns the one before.
+    pub(super) fn replace(&self, next: Option<Database>) -> Option<Arc<Database>> {
+        std::mem::replace(&mut *self.current.write(), next.map(Arc::new))
+    }
+
+    /// From now on every call fails.
+    pub(super) fn fail(&self) {
+        self.failed.store(true, Ordering::Release);
+    }
+}
+
+/// Reads flushed rows; clones share everything.
+#[derive(Clone)]
+pub struct StoreReader {
+    shared: Arc<Shared>,
+}
+
+impl StoreReader {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// How many rows were read by revision since the store was opened, over all readers.
+    pub fn point_reads(&self) -> u64 {
+        self.shared.point_reads.load(Ordering::Relaxed)
+    }
+
+    fn error(&self, fault: &Fault) -> RowsError {
+        RowsError::Io(format!("{}: {fault}", self.shared.path.display()))
+    }
+}
+
+impl Rows for StoreReader {
+    fn get_many(&self, revisions: &[Revision], out: &mut Vec<Bytes>) -> Result<(), RowsError> {
+        self.shared.point_reads.fetch_add(revisions.len() as u64, Ordering::Relaxed);
+        let database = self.shared.database().map_err(|fault| self.error(&fault))?;
+        match get_many(&database, revisions, out) {
+            Ok(None) => Ok(()),
+            Ok(Some(missing)) => Err(RowsError::Missing(missing)),
+            Err(fault) => Err(self.error(&fault)),
+        }
+    }
+
+    fn scan(&self, from: Revision, rows_max: usize, out: &mut Vec<Row>) -> Result<(), RowsError> {
+        let database = self.shared.database().map_err(|fault| self.error(&fault))?;
+        let from = RowKey::new(from, false);
+        scan(&database, from.as_bytes(), rows_max, out).map_err(|fault| self.error(&fault))
+    }
+}
+
+/// Appends the rows from `from` on, in order.
+pub(super) fn scan(
+    database: &Database,
+    from: &[u8],
+    rows_max: usize,
+    out: &mut Vec<Row>,
+) -> Result<(), Fault> {
+    let table = database.begin_read()?.open_table(REVISIONS)?;
+    for pair in ReadableTable::range(&table, from..)?.take(rows_max) {
+        let (key, stored) = pair?;
+        let key = RowKey::decode(key.value())
+            .ok_or_else(|| Fault::Damaged(format!("{:?} is not a row key", key.value())))?;
+        out.push(Row { key, stored: Bytes::copy_from_slice(stored.value()) });
+    }
+    Ok(())
+}
+
+/// Appends the stored bytes at `revisions`; names the first that is not there.
+fn get_many(
+    database: &Database,
+    revisions: &[Revision],
+    out: &mut Vec<Bytes>,
+) -> Result<Option<Revision>, Fault> {
+    let table = database.begin_read()?.open_table(REVISIONS)?;
+    if revisions.is_sorted() {
+        return get_ascending(&table, revisions, out);
+    }
+    let mut order: Vec<(Revision, usize)> = revisions.iter().copied().zip(0..).collect();
+    order.sort_unstable();
+    let ascending: Vec<Revision> = order.iter().map(|&(revision, _)| revision).collect();
+    let mut found = Vec::with_capacity(ascending.len());
+    if let Some(missing) = get_ascending(&table, &ascending, &mut found)? {
+        return Ok(Some(missing));
+    }
+    let start = out.len();
+    out.resize(start + revisions.len(), Bytes::new());
+    for ((_, position), stored) in order.into_iter().zip(found) {
+        out[start + position] = stored;
+    }
+    Ok(None)
+}
+
+/// Neighbours are read by one walk over the leaves, others by a search each.
+fn get_ascending(
+    table: &ReadOnlyTable<&'static [u8], &'static [u8]>,
+    revisions: &[Revision],
+    out: &mut Vec<Bytes>,
+) -> Result<Option<Revision>, Fault> {
+    for run in runs(revisions, |revision| revision.main) {
+        let missing =
+            if worth_a_walk(run) { walk(table, run, out)? } else { search(table, run, out)? };
+        if missing.is_some() {
+            return Ok(missing);
+        }
+    }
+    Ok(None)
+}
+
+fn search(
+    table: &ReadOnlyTable<&'static [u8], &'static [u8]>,
+    run: &[Revision],
+    out: &mut Vec<Bytes>,
+) -> Result<Option<Revision>, Fault> {
+    for &revision in run {
+        let key = RowKey::new(revision, false);
+        match ReadableTable::get(table, key.as_bytes())? {
+            Some(stored) => out.push(Bytes::copy_from_slice(stored.value())),
+            None => return Ok(Some(revision)),
+        }
+    }
+    Ok(None)
+}
+
+fn walk(
+    table: &ReadOnlyTable<&'static [u8], &'static [u8]>,
+    run: &[Revision],
+    out: &mut Vec<Bytes>,
+) -> Result<Option<Revision>, Fault> {
+    let (Some(&first), Some(&last)) = (run.first(), run.last()) else { return Ok(None) };
+    let (first, last) = (RowKey::new(first, false), RowKey::new(last, false));
+    let mut wanted = run.iter().copied().peekable();
+    for pair in ReadableTable::range(table, first.as_bytes()..=last.as_bytes())? {
+        let (key, stored) = pair?;
+        // The same revision may be asked for twice.
+        while let Some(&revision) = wanted.peek() {
+            let sought = RowKey::new(revision, false);
+            if sought.as_bytes() < key.value() {
+                return Ok(Some(revision));
+            }
+            if sought.as_bytes() != key.value() {
+                break;
+            }
+            out.push(Bytes::copy_from_slice(stored.value()));
+            wanted.next();
+        }
+    }
+    Ok(wanted.next())
+}
