@@ -1,1 +1,19 @@
-//! Logs and metrics.
+//! What the member says about itself: logs for people and machines, numbers for Prometheus.
+//!
+//! Logs are `tracing` events: a constant phrase, and fields with units. Numbers are atomics in
+//! [`Metrics`], shared by everyone who counts; nobody looks a metric up by its name while serving.
+
+mod family;
+mod grpc;
+mod log;
+mod metrics;
+mod process;
+
+pub use family::Family;
+pub use grpc::{GrpcMetrics, MethodKind, MethodMetrics};
+pub use log::{LogError, init as init_logs};
+pub use metrics::{DiskMetrics, HealthMetrics, Metrics, MvccMetrics, OwnMetrics, ServerMetrics};
+
+pub use prometheus::{
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TEXT_FORMAT,
+};

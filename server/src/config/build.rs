@@ -1,0 +1,284 @@
+//! Settings into a [`Config`]: types, defaults that depend on others, contradictions.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::settings::Settings;
+use super::{
+    AutoCompaction, ClusterConfig, Config, ConfigError, Http2Config, LimitConfig, ListenAddr,
+    ListenConfig, LogConfig, LogFormat, LogLevel, LogOutput, MemberConfig, MonitorConfig,
+    RaftConfig, StorageConfig, Url, cluster, features, value,
+};
+
+const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
+const QUOTA_BYTES_USUAL_MAX: u64 = 8 << 30;
+const REQUEST_BYTES_USUAL_MAX: usize = 10 << 20;
+const ELECTION_MS_MAX: u64 = 50_000;
+const HEARTBEATS_PER_ELECTION_MIN: u64 = 5;
+const COMPACTION_BATCH_KEYS_DEFAULT: usize = 1000;
+
+pub(super) fn config(settings: Settings) -> Result<Config, ConfigError> {
+    let mut notices = settings.notices.clone();
+    features::check(settings.text("feature-gates"), &mut notices)?;
+    let member = member(&settings)?;
+    Ok(Config {
+        cluster: cluster_config(&settings, &member.name)?,
+        raft: raft(&settings)?,
+        listen: listen(&settings)?,
+        limits: limits(&settings, &mut notices)?,
+        storage: storage(&settings, &mut notices)?,
+        auto_compaction: auto_compaction(&settings)?,
+        log: log(&settings)?,
+        monitor: MonitorConfig {
+            extensive_metrics: settings.text("metrics") == "extensive",
+            warning_apply: settings.duration("warning-apply-duration"),
+            warning_unary_request: settings.duration("warning-unary-request-duration"),
+        },
+        member,
+        notices,
+    })
+}
+
+fn member(settings: &Settings) -> Result<MemberConfig, ConfigError> {
+    let name = settings.text("name").to_owned();
+    if name.contains([',', '=']) {
+        return Err(refused(settings, "name", "must not hold a comma or an equals sign"));
+    }
+    let data_dir = match settings.text("data-dir") {
+        text if !settings.is_set("data-dir") || text.is_empty() => format!("{name}.etcd"),
+        text => text.to_owned(),
+    };
+    let data_dir = PathBuf::from(data_dir);
+    let wal_dir = Some(settings.text("wal-dir")).filter(|t| !t.is_empty()).map(PathBuf::from);
+    if wal_dir.as_ref() == Some(&data_dir) {
+        return Err(refused(settings, "wal-dir", "must not be the same as --data-dir"));
+    }
+    if settings.is_set("listen-client-urls") && !settings.is_set("advertise-client-urls") {
+        return Err(ConfigError::invalid(
+            "--advertise-client-urls is required when --listen-client-urls is set: give the URLs at \
+             which clients reach this member"
+                .to_owned(),
+        ));
+    }
+    let advertise_client_urls = urls(settings, "advertise-client-urls")?;
+    Ok(MemberConfig { name, data_dir, wal_dir, advertise_client_urls })
+}
+
+fn cluster_config(settings: &Settings, name: &str) -> Result<ClusterConfig, ConfigError> {
+    let advertise_peer_urls = urls(settings, "initial-advertise-peer-urls")?;
+    if advertise_peer_urls.is_empty() {
+        return Err(refused(settings, "initial-advertise-peer-urls", "must name at least one URL"));
+    }
+    let initial_is_given = settings.is_set("initial-cluster");
+    let initial = if initial_is_given {
+        cluster::parse_initial(settings.text("initial-cluster"))
+            .map_err(|why| refused(settings, "initial-cluster", &format!("is wrong: {why}")))?
+    } else {
+        [(name.to_owned(), advertise_peer_urls.clone())].into()
+    };
+    Ok(ClusterConfig {
+        name: name.to_owned(),
+        initial,
+        initial_is_given,
+        new: settings.text("initial-cluster-state") == "new",
+        token: settings.text("initial-cluster-token").to_owned(),
+        advertise_peer_urls,
+    })
+}
+
+fn raft(settings: &Settings) -> Result<RaftConfig, ConfigError> {
+    let heartbeat_ms = settings.uint("heartbeat-interval");
+    let election_ms = settings.uint("election-timeout");
+    if heartbeat_ms == 0 {
+        return Err(refused(settings, "heartbeat-interval", "must be at least 1 (millisecond)"));
+    }
+    if election_ms > ELECTION_MS_MAX {
+        let rule = format!("must be at most {ELECTION_MS_MAX} (milliseconds)");
+        return Err(refused(settings, "election-timeout", &rule));
+    }
+    if election_ms < heartbeat_ms.saturating_mul(HEARTBEATS_PER_ELECTION_MIN) {
+        let rule = format!(
+            "must be at least {HEARTBEATS_PER_ELECTION_MIN} times --heartbeat-interval, which is \
+             {heartbeat_ms}"
+        );
+        return Err(refused(settings, "election-timeout", &rule));
+    }
+    Ok(RaftConfig {
+        heartbeat: Duration::from_millis(heartbeat_ms),
+        election_ticks: u32::try_from(election_ms / heartbeat_ms).unwrap_or(u32::MAX),
+        initial_election_tick_advance: settings.flag("initial-election-tick-advance"),
+        pre_vote: settings.flag("pre-vote"),
+        strict_reconfig_check: settings.flag("strict-reconfig-check"),
+        snapshot_count: settings.uint("snapshot-count"),
+        snapshot_catchup_entries: settings.uint("snapshot-catchup-entries"),
+        learners_max: settings.uint("max-learners"),
+    })
+}
+
+fn listen(settings: &Settings) -> Result<ListenConfig, ConfigError> {
+    let client = addrs(settings, "listen-client-urls")?;
+    let client_http = addrs(settings, "listen-client-http-urls")?;
+    let metrics = addrs(settings, "listen-metrics-urls")?;
+    let peer = addrs(settings, "listen-peer-urls")?;
+    let mandatory = [("listen-client-urls", &client), ("listen-peer-urls", &peer)];
+    if let Some((name, _)) = mandatory.iter().find(|(_, addrs)| addrs.is_empty()) {
+        return Err(refused(settings, name, "must name at least one URL"));
+    }
+    let mut all: Vec<String> = [&client, &client_http, &metrics, &peer]
+        .into_iter()
+        .flatten()
+        .map(|a| a.to_string())
+        .collect();
+    all.sort_unstable();
+    if let Some(pair) = all.windows(2).find(|pair| pair[0] == pair[1] && !pair[0].ends_with(":0")) {
+        return Err(ConfigError::invalid(format!(
+            "{} is given twice among --listen-client-urls, --listen-client-http-urls, \
+             --listen-metrics-urls and --listen-peer-urls: give each its own port",
+            pair[0]
+        )));
+    }
+    let interval = settings.duration("grpc-keepalive-interval");
+    let streams = settings.uint("max-concurrent-streams");
+    Ok(ListenConfig {
+        client,
+        client_http,
+        metrics,
+        peer,
+        reuse_port: settings.flag("socket-reuse-port"),
+        reuse_address: settings.flag("socket-reuse-address"),
+        http2: Http2Config {
+            concurrent_streams_max: u32::try_from(streams)
+                .map_err(|_| refused(settings, "max-concurrent-streams", "must be below 2^32"))?,
+            keepalive_interval: Some(interval).filter(|interval| !interval.is_zero()),
+            keepalive_timeout: settings.duration("grpc-keepalive-timeout"),
+        },
+    })
+}
+
+fn limits(settings: &Settings, notices: &mut Vec<String>) -> Result<LimitConfig, ConfigError> {
+    let count = |name| {
+        usize::try_from(settings.uint(name))
+            .ok()
+            .filter(|count| *count <= i32::MAX as usize)
+            .ok_or_else(|| refused(settings, name, "must be below 2^31"))
+    };
+    let limits = LimitConfig {
+        txn_ops_max: count("max-txn-ops")?,
+        request_bytes_max: count("max-request-bytes")?,
+    };
+    if limits.request_bytes_max > REQUEST_BYTES_USUAL_MAX {
+        notices.push(format!(
+            "--max-request-bytes is {}: more than {REQUEST_BYTES_USUAL_MAX} makes every request slow",
+            limits.request_bytes_max
+        ));
+    }
+    Ok(limits)
+}
+
+fn storage(settings: &Settings, notices: &mut Vec<String>) -> Result<StorageConfig, ConfigError> {
+    let quota_bytes = match settings.int("quota-backend-bytes") {
+        0 => Some(QUOTA_BYTES_DEFAULT),
+        bytes => u64::try_from(bytes).ok(),
+    };
+    if quota_bytes.is_some_and(|bytes| bytes > QUOTA_BYTES_USUAL_MAX) {
+        notices.push(format!(
+            "--quota-backend-bytes is above {QUOTA_BYTES_USUAL_MAX}, the most that is usual"
+        ));
+    }
+    let batch = settings.int("compaction-batch-limit");
+    Ok(StorageConfig {
+        wals_max: Some(settings.uint("max-wals")).filter(|count| *count > 0),
+        quota_bytes,
+        quota_auto_disarm: settings.flag("quota-auto-disarm"),
+        window_bytes: settings.uint("quorate-window-bytes"),
+        cache_bytes: settings.uint("quorate-cache-bytes"),
+        compaction_batch_keys: match usize::try_from(batch) {
+            Ok(0) => COMPACTION_BATCH_KEYS_DEFAULT,
+            Ok(keys) => keys,
+            Err(_) => return Err(refused(settings, "compaction-batch-limit", "must be 0 or more")),
+        },
+    })
+}
+
+fn auto_compaction(settings: &Settings) -> Result<AutoCompaction, ConfigError> {
+    let text = settings.text("auto-compaction-retention");
+    let number = value::integer(text);
+    let periodic = settings.text("auto-compaction-mode") == "periodic";
+    let found = match (periodic, number) {
+        (_, Some(0)) => Some(AutoCompaction::Off),
+        (true, Some(hours)) => u64::try_from(hours)
+            .ok()
+            .and_then(|hours| hours.checked_mul(3600))
+            .map(|seconds| AutoCompaction::Periodic(Duration::from_secs(seconds))),
+        (true, None) => value::duration(text).map(|keep| match keep {
+            Duration::ZERO => AutoCompaction::Off,
+            keep => AutoCompaction::Periodic(keep),
+        }),
+        (false, revisions) => revisions
+            .and_then(|revisions| i64::try_from(revisions).ok())
+            .filter(|revisions| *revisions > 0)
+            .map(AutoCompaction::Revision),
+    };
+    let rule = if periodic {
+        "must be a duration like 5m, or a number of hours, as --auto-compaction-mode is periodic"
+    } else {
+        "must be a number of revisions, as --auto-compaction-mode is revision"
+    };
+    found.ok_or_else(|| refused(settings, "auto-compaction-retention", rule))
+}
+
+fn log(settings: &Settings) -> Result<LogConfig, ConfigError> {
+    let level = match settings.text("log-level") {
+        "debug" => LogLevel::Debug,
+        "info" => LogLevel::Info,
+        "warn" => LogLevel::Warn,
+        _ => LogLevel::Error,
+    };
+    let format = match settings.text("log-format") {
+        "json" => Some(LogFormat::Json),
+        "console" => Some(LogFormat::Console),
+        _ => None,
+    };
+    let outputs: Vec<LogOutput> = settings
+        .text("log-outputs")
+        .split(',')
+        .map(str::trim)
+        .filter(|output| !output.is_empty())
+        .map(|output| match output {
+            "default" | "stderr" | "/dev/stderr" => LogOutput::Stderr,
+            "stdout" | "/dev/stdout" => LogOutput::Stdout,
+            path => LogOutput::File(PathBuf::from(path)),
+        })
+        .collect();
+    if outputs.is_empty() {
+        return Err(refused(settings, "log-outputs", "must name at least one output"));
+    }
+    Ok(LogConfig { level, format, outputs })
+}
+
+fn urls(settings: &Settings, name: &str) -> Result<Vec<Url>, ConfigError> {
+    Url::parse_list(settings.text(name))
+        .map_err(|why| refused(settings, name, &format!("is wrong: {why}")))
+}
+
+fn addrs(settings: &Settings, name: &str) -> Result<Vec<ListenAddr>, ConfigError> {
+    let urls = urls(settings, name)?;
+    if let Some(url) = urls.iter().find(|url| url.is_tls()) {
+        let why = format!("is wrong: {url} asks for TLS, which is not available yet");
+        return Err(refused(settings, name, &why));
+    }
+    urls.iter()
+        .map(|url| {
+            url.listen_addr().map_err(|why| refused(settings, name, &format!("is wrong: {why}")))
+        })
+        .collect()
+}
+
+fn refused(settings: &Settings, name: &str, rule: &str) -> ConfigError {
+    let text = settings.text(name);
+    let label = settings.label(name);
+    match rule.strip_prefix("is wrong: ") {
+        Some(why) => ConfigError::invalid(format!("{label} is wrong: {why}")),
+        None => ConfigError::invalid(format!("{label} is {text:?}, but {rule}")),
+    }
+}

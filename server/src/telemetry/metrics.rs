@@ -1,0 +1,402 @@
+//! Every number that the member counts, under etcd's names where the meaning is etcd's.
+
+use prometheus::{
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+};
+
+use super::{Family, GrpcMetrics, MethodKind, process};
+
+/// The registry, and the numbers by room.
+pub struct Metrics {
+    registry: Registry,
+    /// Per gRPC method.
+    pub grpc: GrpcMetrics,
+    /// Log and state store.
+    pub disk: DiskMetrics,
+    /// Keys and revisions.
+    pub mvcc: MvccMetrics,
+    /// Raft and requests.
+    pub server: ServerMetrics,
+    /// Health checks.
+    pub health: HealthMetrics,
+    /// What etcd has no name for.
+    pub own: OwnMetrics,
+}
+
+/// Log and state store.
+#[allow(missing_docs)] // The help texts say it.
+pub struct DiskMetrics {
+    pub wal_fsync_seconds: Histogram,
+    pub wal_write_seconds: Histogram,
+    pub wal_write_bytes: IntGauge,
+    pub commit_seconds: Histogram,
+    pub defrag_seconds: Histogram,
+    pub snapshot_seconds: Histogram,
+    pub defrag_inflight: IntGauge,
+}
+
+/// Keys and revisions.
+#[allow(missing_docs)] // The help texts say it.
+pub struct MvccMetrics {
+    pub ranges: IntCounter,
+    pub puts: IntCounter,
+    pub deletes: IntCounter,
+    pub txns: IntCounter,
+    pub put_bytes: IntGauge,
+    pub keys: IntGauge,
+    pub current_revision: IntGauge,
+    pub compact_revision: IntGauge,
+    pub compaction_keys: IntCounter,
+    pub compaction_last_seconds: IntGauge,
+    pub compaction_milliseconds: Histogram,
+    pub db_total_bytes: IntGauge,
+    pub db_in_use_bytes: IntGauge,
+    pub open_reads: IntGauge,
+    pub hash_seconds: Histogram,
+    pub hash_revision_seconds: Histogram,
+}
+
+/// Raft and requests.
+#[allow(missing_docs)] // The help texts say it.
+pub struct ServerMetrics {
+    pub has_leader: IntGauge,
+    pub is_leader: IntGauge,
+    pub is_learner: IntGauge,
+    pub leader_changes: IntCounter,
+    pub heartbeat_failures: IntCounter,
+    pub proposals_committed: IntGauge,
+    pub proposals_applied: IntGauge,
+    pub proposals_pending: IntGauge,
+    pub proposals_failed: IntCounter,
+    pub slow_applies: IntCounter,
+    pub slow_reads: IntCounter,
+    pub failed_reads: IntCounter,
+    pub quota_bytes: IntGauge,
+    pub id: IntGaugeVec,
+    pub alarms: IntGaugeVec,
+    pub apply_seconds: HistogramVec,
+    pub range_seconds: HistogramVec,
+    pub request_seconds: HistogramVec,
+    pub client_requests: IntCounterVec,
+    pub snapshot_installs: IntGauge,
+}
+
+/// Health checks.
+#[allow(missing_docs)] // The help texts say it.
+pub struct HealthMetrics {
+    pub success: IntCounter,
+    pub failures: IntCounter,
+    pub result: IntGaugeVec,
+    pub checks: IntCounterVec,
+}
+
+/// What etcd has no name for.
+#[allow(missing_docs)] // The help texts say it.
+pub struct OwnMetrics {
+    pub ready: IntGauge,
+    pub db_file_bytes: IntGauge,
+    pub raft_term: IntGauge,
+    pub grpc_connections: IntGauge,
+}
+
+impl Metrics {
+    /// Registers everything at zero. `methods` are those of the API; see [`GrpcMetrics::new`].
+    pub fn new(methods: &[(&str, &str, MethodKind)], extensive: bool) -> Self {
+        let registry = Registry::new();
+        Self {
+            grpc: GrpcMetrics::new(&registry, methods, extensive),
+            disk: DiskMetrics::new(&registry),
+            mvcc: MvccMetrics::new(&registry),
+            server: ServerMetrics::new(&registry),
+            health: HealthMetrics::new(&registry),
+            own: OwnMetrics::new(&registry),
+            registry,
+        }
+    }
+
+    /// For rooms that bring metrics of their own, through [`Family`].
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Says once which versions run: etcd's, the cluster's and ours.
+    pub fn set_versions(&self, etcd: &str, cluster: &str, own: &str) {
+        let server = Family::new(&self.registry, "etcd_");
+        let version = server.gauges(
+            "server_version",
+            "1 for the version of etcd whose behaviour this is.",
+            &["server_version"],
+        );
+        version.with_label_values(&[etcd]).set(1);
+        let version = server.gauges(
+            "cluster_version",
+            "1 for the version of the cluster.",
+            &["cluster_version"],
+        );
+        let minor = cluster.rsplit_once('.').map_or(cluster, |(minor, _)| minor);
+        version.with_label_values(&[minor]).set(1);
+        let build = Family::new(&self.registry, "quorate_").gauges(
+            "build_info",
+            "1 for the version of Quorate.",
+            &["version"],
+        );
+        build.with_label_values(&[own]).set(1);
+    }
+
+    /// All numbers in Prometheus' text format, sorted by name, and those of the process.
+    pub fn text(&self) -> String {
+        let mut text = prometheus::TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap_or_default();
+        process::append(&mut text);
+        text
+    }
+}
+
+impl DiskMetrics {
+    fn new(registry: &Registry) -> Self {
+        let disk = Family::new(registry, "etcd_disk_");
+        Self {
+            wal_fsync_seconds: disk.histogram(
+                "wal_fsync_duration_seconds",
+                "Time to sync the log, in seconds.",
+                0.001,
+                14,
+            ),
+            wal_write_seconds: disk.histogram(
+                "wal_write_duration_seconds",
+                "Time to write to the log, in seconds.",
+                0.001,
+                14,
+            ),
+            wal_write_bytes: disk.gauge("wal_write_bytes_total", "Bytes written to the log."),
+            commit_seconds: disk.histogram(
+                "backend_commit_duration_seconds",
+                "Time to commit a flush to the state store, in seconds.",
+                0.001,
+                14,
+            ),
+            defrag_seconds: disk.histogram(
+                "backend_defrag_duration_seconds",
+                "Time to give space of the state store back, in seconds.",
+                0.1,
+                13,
+            ),
+            snapshot_seconds: disk.histogram(
+                "backend_snapshot_duration_seconds",
+                "Time to write a backup, in seconds.",
+                0.01,
+                17,
+            ),
+            defrag_inflight: disk.gauge("defrag_inflight", "1 while space is being given back."),
+        }
+    }
+}
+
+impl MvccMetrics {
+    fn new(registry: &Registry) -> Self {
+        let mvcc = Family::new(registry, "etcd_mvcc_");
+        let debug = Family::new(registry, "etcd_debugging_mvcc_");
+        Self {
+            ranges: mvcc.counter("range_total", "Ranges read on this member."),
+            puts: mvcc.counter("put_total", "Puts applied on this member."),
+            deletes: mvcc.counter("delete_total", "Deletions applied on this member."),
+            txns: mvcc.counter("txn_total", "Transactions applied on this member."),
+            put_bytes: debug
+                .gauge("total_put_size_in_bytes", "Bytes of keys and values put on this member."),
+            keys: debug.gauge("keys_total", "Keys."),
+            current_revision: debug.gauge("current_revision", "The current revision."),
+            compact_revision: debug.gauge("compact_revision", "The compacted revision."),
+            compaction_keys: debug
+                .counter("db_compaction_keys_total", "Revisions removed by compactions."),
+            compaction_last_seconds: debug
+                .gauge("db_compaction_last", "Time of the last compaction, in seconds since 1970."),
+            compaction_milliseconds: debug.histogram(
+                "db_compaction_total_duration_milliseconds",
+                "Time of a compaction, in milliseconds.",
+                100.0,
+                14,
+            ),
+            db_total_bytes: mvcc.gauge("db_total_size_in_bytes", "Size of the data, in bytes."),
+            db_in_use_bytes: mvcc.gauge(
+                "db_total_size_in_use_in_bytes",
+                "Size of the data without what is compacted, in bytes.",
+            ),
+            open_reads: mvcc.gauge("db_open_read_transactions", "Reads that are under way."),
+            hash_seconds: mvcc.histogram(
+                "hash_duration_seconds",
+                "Time to hash the state store, in seconds.",
+                0.01,
+                15,
+            ),
+            hash_revision_seconds: mvcc.histogram(
+                "hash_rev_duration_seconds",
+                "Time to hash the keys at a revision, in seconds.",
+                0.01,
+                15,
+            ),
+        }
+    }
+}
+
+impl ServerMetrics {
+    fn new(registry: &Registry) -> Self {
+        let server = Family::new(registry, "etcd_server_");
+        let debug = Family::new(registry, "etcd_debugging_server_");
+        Self {
+            has_leader: server.gauge("has_leader", "1 if there is a leader."),
+            is_leader: server.gauge("is_leader", "1 if this member leads."),
+            is_learner: server.gauge("is_learner", "1 if this member only learns."),
+            leader_changes: server.counter("leader_changes_seen_total", "Changes of the leader."),
+            heartbeat_failures: server
+                .counter("heartbeat_send_failures_total", "Heartbeats that were sent too late."),
+            proposals_committed: server
+                .gauge("proposals_committed_total", "The last committed entry of the log."),
+            proposals_applied: server
+                .gauge("proposals_applied_total", "The last applied entry of the log."),
+            proposals_pending: server.gauge("proposals_pending", "Proposals that wait."),
+            proposals_failed: server.counter("proposals_failed_total", "Proposals that failed."),
+            slow_applies: server.counter("slow_apply_total", "Entries that were slow to apply."),
+            slow_reads: server
+                .counter("slow_read_indexes_total", "Linearizable reads that waited too long."),
+            failed_reads: server
+                .counter("read_indexes_failed_total", "Linearizable reads that failed."),
+            quota_bytes: server.gauge("quota_backend_bytes", "The quota, in bytes."),
+            id: server.gauges("id", "1 for the ID of this member.", &["server_id"]),
+            alarms: debug.gauges("alarms", "1 for a raised alarm.", &["server_id", "alarm_type"]),
+            apply_seconds: server.histograms(
+                ("apply_duration_seconds", "Time to apply an entry, in seconds."),
+                &["version", "op", "success"],
+                0.0001,
+                20,
+            ),
+            range_seconds: server.histograms(
+                ("range_duration_seconds", "Time to read a range, in seconds."),
+                &["success"],
+                0.0001,
+                20,
+            ),
+            request_seconds: server.histograms(
+                ("request_duration_seconds", "Time of a request, in seconds."),
+                &["type", "success"],
+                0.001,
+                14,
+            ),
+            client_requests: server.counters(
+                "client_requests_total",
+                "Requests by the version of the client's API.",
+                &["type", "client_api_version"],
+            ),
+            snapshot_installs: server
+                .gauge("snapshot_apply_in_progress_total", "1 while a snapshot is installed."),
+        }
+    }
+}
+
+impl HealthMetrics {
+    fn new(registry: &Registry) -> Self {
+        let server = Family::new(registry, "etcd_server_");
+        Self {
+            success: server.counter("health_success", "Health checks that succeeded."),
+            failures: server.counter("health_failures", "Health checks that failed."),
+            result: server.gauges("healthcheck", "The last result of a check.", &["type", "name"]),
+            checks: server.counters(
+                "healthchecks_total",
+                "Results of checks.",
+                &["type", "name", "status"],
+            ),
+        }
+    }
+}
+
+impl OwnMetrics {
+    fn new(registry: &Registry) -> Self {
+        let own = Family::new(registry, "quorate_");
+        Self {
+            ready: own.gauge("ready", "1 when keys are served."),
+            db_file_bytes: own.gauge("state_store_file_bytes", "Size of the state store's file."),
+            raft_term: own.gauge("raft_term", "The term of raft."),
+            grpc_connections: own.gauge("client_connections", "Connections of clients."),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics() -> Metrics {
+        let methods = [
+            ("etcdserverpb.KV", "Range", MethodKind::Unary),
+            ("s.W", "Watch", MethodKind::BidiStream),
+        ];
+        let metrics = Metrics::new(&methods, true);
+        metrics.set_versions("3.7.3", "3.7.0", "0.1.0");
+        metrics
+    }
+
+    #[test]
+    fn names_types_and_buckets_are_printed_as_etcd_prints_them() {
+        let metrics = metrics();
+        metrics.server.proposals_committed.set(4);
+        metrics.disk.wal_fsync_seconds.observe(0.003);
+        let text = metrics.text();
+        for line in [
+            "# TYPE etcd_server_proposals_committed_total gauge",
+            "etcd_server_proposals_committed_total 4",
+            "# TYPE etcd_server_health_success counter",
+            "etcd_server_health_success 0",
+            "# TYPE etcd_mvcc_put_total counter",
+            "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.002\"} 0",
+            "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.004\"} 1",
+            "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"8.192\"} 1",
+            "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"+Inf\"} 1",
+            "etcd_disk_wal_fsync_duration_seconds_count 1",
+            "etcd_server_version{server_version=\"3.7.3\"} 1",
+            "etcd_cluster_version{cluster_version=\"3.7\"} 1",
+            "quorate_build_info{version=\"0.1.0\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("# EOF"));
+    }
+
+    #[test]
+    fn every_method_and_code_is_there_at_zero() {
+        let metrics = metrics();
+        let text = metrics.text();
+        let labels = "grpc_method=\"Range\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"";
+        for line in [
+            format!("grpc_server_started_total{{{labels}}} 0"),
+            format!("grpc_server_handled_total{{grpc_code=\"DataLoss\",{labels}}} 0"),
+            format!("grpc_server_msg_sent_total{{{labels}}} 0"),
+            format!("grpc_server_handling_seconds_count{{{labels}}} 0"),
+        ] {
+            assert!(text.contains(&line), "{line} is not in\n{text}");
+        }
+        let codes =
+            text.lines().filter(|line| line.starts_with("grpc_server_handled_total{")).count();
+        assert_eq!(codes, 2 * 17);
+        metrics.grpc.method(1).ended(99, 0.0);
+        assert_eq!(metrics.grpc.method(1).handled(2), 1, "a code that is none counts as Unknown");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_process_describes_itself() {
+        let text = metrics().text();
+        for name in [
+            "process_cpu_seconds_total",
+            "process_resident_memory_bytes",
+            "process_open_fds",
+            "process_start_time_seconds",
+            "os_fd_limit",
+        ] {
+            let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
+            assert!(
+                line.is_some_and(|line| !line.ends_with(" 0") || name.contains("cpu")),
+                "{name}"
+            );
+        }
+    }
+}
