@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::replica::{Event, Reply, RequestId};
 
 /// The most client requests that wait for the owner. Beyond it they are refused at once.
-pub const CLIENTS_MAX: usize = 10_000;
+const CLIENTS_MAX: usize = 10_000;
 
 /// A request with the place where its reply is awaited.
 pub struct Request {

@@ -102,8 +102,7 @@ impl Compaction {
         }
         let walk = self.walk.as_mut()?;
         let mut dropped = Vec::new();
-        walk.after =
-            index.compact(walk.after.as_deref(), keys_max, walk.revision, &mut dropped);
+        walk.after = index.compact(walk.after.as_deref(), keys_max, walk.revision, &mut dropped);
         for (key, stored_bytes) in dropped {
             let cost = key.as_bytes().len() as u64 + u64::from(stored_bytes) + ROW_OVERHEAD_BYTES;
             self.waiting_bytes += cost;

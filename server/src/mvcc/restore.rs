@@ -50,10 +50,9 @@ impl Restorer {
     pub fn row(&mut self, row: &Row) -> Result<(), DamagedRow> {
         let kv = stored::decode(&row.stored).ok_or(DamagedRow(row.key))?;
         let revision = row.key.revision();
-        let stored_bytes =
-            u32::try_from(row.stored.len()).map_err(|_| DamagedRow(row.key))?;
+        let stored_bytes = u32::try_from(row.stored.len()).map_err(|_| DamagedRow(row.key))?;
         if row.key.is_tombstone() {
-            self.index.restore_tombstone(&kv.key, revision, stored_bytes);
+            self.index.restore_tombstone(&kv.key, revision, stored_bytes)
         } else {
             let version = Version {
                 revision,
@@ -62,9 +61,9 @@ impl Restorer {
                 lease: kv.numbers.lease,
                 stored_bytes,
             };
-            self.index.restore_put(&kv.key, version);
+            self.index.restore_put(&kv.key, version)
         }
-        Ok(())
+        .map_err(|_| DamagedRow(row.key))
     }
 
     /// The key space, with an empty window.

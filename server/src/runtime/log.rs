@@ -30,13 +30,7 @@ struct Preparing {
 
 impl LogWriter {
     pub(super) fn new(wal: Wal, metrics: Arc<Metrics>) -> Self {
-        Self {
-            wal,
-            metrics,
-            hard_state: None,
-            needs_sync: false,
-            preparing: Preparing::default(),
-        }
+        Self { wal, metrics, hard_state: None, needs_sync: false, preparing: Preparing::default() }
     }
 
     /// Appends; durable after [`LogWriter::sync_if_needed`].

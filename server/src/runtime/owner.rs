@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::RunError;
-use super::flusher::Flusher;
+use super::background::Background;
 use super::log::LogWriter;
 use crate::handle::{Delivery, Handle, Stop};
 use crate::replica::{Effect, Event, Published, Replica, Reply, RequestId};
@@ -21,7 +21,7 @@ pub(super) struct Owner {
     pub(super) replica: Replica,
     pub(super) handle: Handle,
     pub(super) log: LogWriter,
-    pub(super) flusher: Flusher,
+    pub(super) background: Background,
     pub(super) tick: Duration,
     pub(super) rounds: Rounds,
 }
@@ -49,7 +49,7 @@ impl Owner {
         result?;
         self.take(Delivery { requests: Default::default(), ..left })?;
         self.flush_all()?;
-        self.flusher.stop()
+        self.background.stop()
     }
 
     fn serve(&mut self) -> Result<(), RunError> {
@@ -114,7 +114,7 @@ impl Owner {
                         self.rounds.replies.push((waiter, reply));
                     }
                 }
-                Effect::Flush(batch) => self.flusher.flush(batch),
+                Effect::Flush(batch) => self.background.flush(batch),
                 Effect::ReleaseLog { upto } => self.log.release(upto)?,
             }
         }

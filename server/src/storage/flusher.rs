@@ -115,6 +115,19 @@ pub enum FlusherError {
     Close(#[from] OpenError),
 }
 
+impl FlusherError {
+    /// Whether the file system has no room left.
+    pub fn is_storage_full(&self) -> bool {
+        match self {
+            Self::Flush(FlushError::Failed { fault, .. })
+            | Self::Rewrite(RewriteError::Store { fault, .. } | RewriteError::Copy { fault, .. })
+            | Self::Close(OpenError::Failed { fault, .. }) => fault.is_storage_full(),
+            Self::Checkpoint(error) => error.source.kind() == std::io::ErrorKind::StorageFull,
+            Self::Flush(_) | Self::Rewrite(_) | Self::Close(_) => false,
+        }
+    }
+}
+
 impl Flusher {
     /// A flusher for `store`. `checkpoint_revision` is that of the checkpoint from which the index
     /// was restored, 0 for none.
@@ -222,7 +235,7 @@ impl Flusher {
             Err(error) => return Ok(self.skip_checkpoint(&error.to_string())),
         };
         if !chunk.is_empty() {
-            writer.chunk(&chunk)?;
+            writer.chunk(0, &chunk)?;
         }
         if more {
             return Ok(Step::Busy);

@@ -93,7 +93,9 @@ impl RangeRead {
             if count.is_none() && *seen == 0 {
                 *count = space.count(&self.query.keys, self.at);
             }
-            if self.query.count_only && let Some(count) = *count {
+            if self.query.count_only
+                && let Some(count) = *count
+            {
                 return Ok(Some(RangeSummary { count, more: false }));
             }
             // In order, one key beyond the limit is enough, unless all have to be counted.
@@ -111,9 +113,7 @@ impl RangeRead {
                     let full = already + step_seen > wanted;
                     let skip = full
                         || query.count_only
-                        || !query
-                            .bounds
-                            .admits(version.revision.main, version.create_revision);
+                        || !query.bounds.admits(version.revision.main, version.create_revision);
                     if !skip {
                         found.push(Found {
                             version: *version,
@@ -172,12 +172,7 @@ impl RangeRead {
         Ok(())
     }
 
-    fn sort(
-        &self,
-        found: &mut Vec<Found>,
-        sort: Sort,
-        rows: &dyn Rows,
-    ) -> Result<(), ReadError> {
+    fn sort(&self, found: &mut Vec<Found>, sort: Sort, rows: &dyn Rows) -> Result<(), ReadError> {
         match sort.target {
             // They come in key order.
             SortTarget::Key => {}
@@ -192,8 +187,7 @@ impl RangeRead {
                 self.emit(taken, rows, &mut stored)?;
                 let mut valued = Vec::with_capacity(stored.len());
                 for (stored, version) in stored.into_iter().zip(versions) {
-                    let kv = stored::decode(&stored)
-                        .ok_or(RowsError::Damaged(version.revision))?;
+                    let kv = stored::decode(&stored).ok_or(RowsError::Damaged(version.revision))?;
                     let found = Found { version, key: Bytes::new(), recent: Some(stored) };
                     valued.push((kv.value, found));
                 }

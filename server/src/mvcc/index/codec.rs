@@ -26,7 +26,7 @@ const SHARED_MAX: usize = u8::MAX as usize;
 /// Why an index could not be restored. What was restored so far is to be thrown away: the checkpoint
 /// or the store is not what this program wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum CheckpointError {
+pub enum CheckpointError {
     /// The bytes end within a key or a row.
     #[error("index checkpoint ends within a record")]
     Truncated,

@@ -32,7 +32,7 @@ use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 
-pub(crate) use self::codec::CheckpointError;
+pub use self::codec::CheckpointError;
 use self::entry::{Entry, Mark};
 use self::leaf::Retain;
 use self::tree::{Refusal, Target, Tree};

@@ -48,6 +48,8 @@ pub mod exit {
     pub const DISK: u8 = 20;
     /// Its log is damaged.
     pub const LOG_DAMAGED: u8 = 21;
+    /// The state store holds what cannot be read, or an entry cannot be applied.
+    pub const STATE_DAMAGED: u8 = 22;
 }
 
 /// Why a data dir cannot be used. Each text says what to do; nothing was changed in the folder.

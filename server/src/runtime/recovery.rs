@@ -1,0 +1,244 @@
+//! From a data dir to everything that a member needs to run.
+//!
+//! ```text
+//! data dir    locked, checked; created if there is none
+//! store       opened: records, applied index A, flushed revision F
+//! checkpoint  the newest that fits: the index as of some revision ≤ F
+//! rows        from there to F complete the index
+//! log         entries behind A are applied again by the replica
+//! ```
+//!
+//! No threads and no clock: the simulator recovers through the same code.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::RecoverError;
+use crate::consensus::{self, bootstrap_entries};
+use crate::mvcc::{KeySpace, Limits, Restorer, Revision, Rows, Standing};
+use crate::replica;
+use crate::state_machine::{Member, Restored};
+use crate::storage::checkpoint::{CheckpointReader, Wanted, load_newest};
+use crate::storage::data_dir::{DataDir, Expected, Identity};
+use crate::storage::fs::SharedFs;
+use crate::storage::state::{self, Opened, StateStore, StoreOptions};
+use crate::storage::wal::{Metadata, Wal, WalOptions};
+use crate::view::View;
+
+/// Rows that are read at once to complete the index.
+const SCAN_ROWS: usize = 4096;
+
+/// The generation of a store that no snapshot has replaced.
+const FIRST_GENERATION: u64 = 1;
+
+/// What recovery has to know.
+pub struct Setup {
+    /// Where everything is.
+    pub fs: SharedFs,
+    /// `--data-dir`.
+    pub data_dir: PathBuf,
+    /// `--wal-dir`.
+    pub wal_dir: Option<PathBuf>,
+    /// The cluster as the flags describe it.
+    pub cluster_id: u64,
+    /// This member as the flags describe it.
+    pub member: Member,
+    /// The initial members, this one among them.
+    pub initial_members: Vec<Member>,
+    /// Random; names the data dir if it is created now.
+    pub incarnation: u64,
+    /// Sizes of the log.
+    pub wal: WalOptions,
+    /// The cache of the state store, in bytes.
+    pub cache_bytes: usize,
+    /// Bounds of the key space.
+    pub limits: Limits,
+}
+
+/// A member that is about to run.
+pub struct Recovered {
+    /// Locked as long as this lives.
+    pub data_dir: DataDir,
+    /// The log, open behind its last entry.
+    pub wal: Wal,
+    /// The state store.
+    pub store: StateStore,
+    /// The keys as of the applied index.
+    pub view: Arc<View>,
+    /// For [`replica::Replica::new`].
+    pub replica: replica::Recovered,
+    /// What was found.
+    pub report: Report,
+}
+
+/// What recovery found, for the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The data dir was created now.
+    pub created: bool,
+    /// The last entry that the state store has applied.
+    pub applied_index: u64,
+    /// The flushed revision.
+    pub revision: i64,
+    /// The revision of the checkpoint that was used; 0 for none.
+    pub checkpoint_revision: i64,
+    /// Checkpoints that could not be used, and why.
+    pub rejected_checkpoints: Vec<String>,
+    /// Rows read behind the checkpoint.
+    pub rows: u64,
+    /// Entries of the log to apply again.
+    pub entries: u64,
+    /// Where a record was cut short that nobody had been answered for.
+    pub torn_at: Option<u64>,
+}
+
+/// Opens the data dir, creating it if there is none.
+///
+/// # Errors
+/// [`RecoverError`]: the process must end with its text and exit code. Nothing was lost.
+pub fn recover(setup: &Setup) -> Result<Recovered, RecoverError> {
+    let expected =
+        Expected { cluster_id: Some(setup.cluster_id), member_id: Some(setup.member.id) };
+    let wal_dir = setup.wal_dir.as_deref();
+    let mut data_dir = DataDir::open(setup.fs.clone(), &setup.data_dir, wal_dir, expected)?;
+    let mut report = Report::default();
+    if data_dir.identity().is_none() {
+        create(setup, &mut data_dir)?;
+        report.created = true;
+    }
+    let opened = open_store(setup, &data_dir, false)?;
+    let stored = Restored::from_rows(opened.tables)?;
+    (report.applied_index, report.revision) = (opened.applied_index, opened.revision);
+
+    let (wal, log) =
+        Wal::open(setup.fs.clone(), data_dir.wal_dir(), setup.wal, opened.applied_index)?;
+    data_dir.check_log(log.metadata)?;
+    if log.snapshot.index != opened.applied_index {
+        return Err(RecoverError::Gap { store: opened.applied_index, log: log.snapshot.index });
+    }
+    (report.entries, report.torn_at) = (log.entries.len() as u64, log.torn_at);
+
+    let standing = Standing {
+        revision: opened.revision,
+        compact_scheduled: stored.cut.compact_scheduled,
+        compact_finished: stored.cut.compact_finished,
+    };
+    let rows = opened.store.reader();
+    let space =
+        restore(setup, (&data_dir.index_dir(), opened.generation), standing, &rows, &mut report)?;
+    let log = consensus::Recovered {
+        hard_state: log.hard_state,
+        conf_state: stored.cut.conf_state.clone(),
+        entries: log.entries,
+        snapshot_index: log.snapshot.index,
+        snapshot_term: log.snapshot.term,
+        applied_index: opened.applied_index,
+    };
+    let replica = replica::Recovered { log, stored, generation: opened.generation };
+    let view = View::new(space);
+    Ok(Recovered { data_dir, wal, store: opened.store, view, replica, report })
+}
+
+/// Creates what a data dir needs; its identity comes last, so a crash in between begins again.
+///
+/// The log begins with one configuration change per initial member, in etcd's way: the configuration
+/// exists only by applying them.
+fn create(setup: &Setup, data_dir: &mut DataDir) -> Result<(), RecoverError> {
+    let metadata = Metadata { cluster_id: setup.cluster_id, member_id: setup.member.id };
+    let mut wal = Wal::create(setup.fs.clone(), data_dir.wal_dir(), setup.wal, metadata)?;
+    let members: Vec<_> =
+        setup.initial_members.iter().map(|member| (member.id, member.encode())).collect();
+    let (hard_state, entries) = bootstrap_entries(&members);
+    wal.append(&entries, Some(&hard_state))?;
+    wal.sync()?;
+    open_store(setup, data_dir, true)?.store.close()?;
+    Ok(data_dir.finish_creation(Identity {
+        cluster_id: setup.cluster_id,
+        member_id: setup.member.id,
+        incarnation: setup.incarnation,
+        name: setup.member.name.clone(),
+        created_by: format!("quorate {}", env!("CARGO_PKG_VERSION")),
+    })?)
+}
+
+fn open_store(setup: &Setup, data_dir: &DataDir, create: bool) -> Result<Opened, RecoverError> {
+    let incarnation = data_dir.identity().map_or(setup.incarnation, |known| known.incarnation);
+    let identity = state::Identity { cluster_id: setup.cluster_id, incarnation };
+    let options = StoreOptions {
+        cache_bytes: setup.cache_bytes,
+        identity,
+        create,
+        generation: FIRST_GENERATION,
+        verify: false,
+    };
+    Ok(StateStore::open(setup.fs.clone(), &data_dir.state_path(), &options)?)
+}
+
+/// Builds the key space: a checkpoint if one can be used, then the rows behind it.
+fn restore(
+    setup: &Setup,
+    (index_dir, generation): (&Path, u64),
+    standing: Standing,
+    rows: &dyn Rows,
+    report: &mut Report,
+) -> Result<KeySpace, RecoverError> {
+    let wanted =
+        Wanted { cluster_id: setup.cluster_id, generation, revision_max: standing.revision };
+    let loaded = load_newest(&setup.fs, index_dir, wanted)?;
+    report.rejected_checkpoints = loaded
+        .rejected
+        .iter()
+        .map(|rejected| format!("{}: {}", rejected.path.display(), rejected.reason))
+        .collect();
+    // Rows of a compaction beyond the checkpoint may be gone from the store, tombstones among them:
+    // the keys that they ended would come back to life.
+    let usable =
+        |reader: &CheckpointReader| standing.compact_scheduled <= reader.head().flushed_revision;
+    if let Some(reader) = loaded.reader.filter(usable) {
+        let head = reader.head();
+        match restore_checkpoint(setup.limits, reader) {
+            Ok(restorer) => {
+                report.checkpoint_revision = head.flushed_revision;
+                // What was compacted since it was written is in it, and is compacted again.
+                let compact_finished = standing.compact_finished.min(head.compact_revision);
+                let standing = Standing { compact_finished, ..standing };
+                return complete(restorer, head.flushed_revision, standing, rows, report);
+            }
+            Err(reason) => report.rejected_checkpoints.push(reason),
+        }
+    }
+    complete(KeySpace::restore(setup.limits), 0, standing, rows, report)
+}
+
+fn restore_checkpoint(limits: Limits, reader: CheckpointReader) -> Result<Restorer, String> {
+    let mut restorer = KeySpace::restore(limits);
+    for chunk in reader {
+        let chunk = chunk.map_err(|error| error.to_string())?;
+        restorer.checkpoint_chunk(&chunk).map_err(|error| error.to_string())?;
+    }
+    Ok(restorer)
+}
+
+/// Adds the rows behind `revision`.
+fn complete(
+    mut restorer: Restorer,
+    revision: i64,
+    standing: Standing,
+    rows: &dyn Rows,
+    report: &mut Report,
+) -> Result<KeySpace, RecoverError> {
+    let mut next = Revision::new(revision + 1, 0);
+    loop {
+        let mut slice = Vec::with_capacity(SCAN_ROWS);
+        rows.scan(next, SCAN_ROWS, &mut slice)?;
+        for row in &slice {
+            restorer.row(row)?;
+        }
+        report.rows += slice.len() as u64;
+        let Some(last) = slice.last().filter(|_| slice.len() == SCAN_ROWS) else {
+            return Ok(restorer.finish(standing));
+        };
+        let last = last.key.revision();
+        next = Revision::new(last.main, last.sub + 1);
+    }
+}
