@@ -68,8 +68,9 @@ pub enum DataDirError {
     },
     /// It holds the files of etcd and none of ours.
     #[error(
-        "{path} is a data dir of etcd; run `quorate migrate --from {path} --data-dir NEW` and \
-         start with --data-dir NEW", path = path.display()
+        "{} is a data dir of etcd; bring its data in with `quorate migrate`, or choose another \
+         folder by --data-dir",
+        path.display()
     )]
     Etcd {
         /// The folder.

@@ -145,7 +145,7 @@ fn each_refusal_says_what_to_do_and_has_its_exit_code() {
         ),
         (
             "a file",
-            |fs| {
+            |_| {
                 let fs = TestFs::default();
                 fs.put(root(), b"");
                 refused(&fs, None, ANY)
@@ -161,7 +161,7 @@ fn each_refusal_says_what_to_do_and_has_its_exit_code() {
                 refused(&fs, None, ANY)
             },
             exit::ETCD,
-            "run `quorate migrate --from /x/d --data-dir NEW`",
+            "bring its data in with `quorate migrate`",
         ),
         (
             "etcd's log",

@@ -308,7 +308,8 @@ impl Wal {
     }
 
     /// The work that makes the next segment ready, if there is any; it may run on another thread. Its
-    /// result goes to [`Wal::adopt`]. Without it [`Wal::append`] does the work when it needs it.
+    /// result goes to [`Wal::adopt`]. Without it [`Wal::append`] does the work when it needs it: so ask
+    /// after opening, when the segment has only little room left, and then after each batch.
     pub fn preparation(&mut self) -> Option<Preparation> {
         self.spares.preparation(&self.fs, &self.dir)
     }

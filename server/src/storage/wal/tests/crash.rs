@@ -283,8 +283,7 @@ fn a_power_cut_at_any_call_to_the_disk_loses_nothing_synced() {
         for seed in 1..6 {
             let mut driver = Driver::new();
             driver.fs.fail_at(before + change, true);
-            let mut work = steps.iter();
-            while let Some(step) = work.next() {
+            for step in &steps {
                 let result = match step {
                     Step::Reopen => {
                         driver.wal = None;

@@ -146,7 +146,8 @@ fn a_segment_before_the_last_may_not_be_torn() {
 
 #[test]
 fn records_that_mean_nothing_are_refused_by_name() {
-    let cases: [(&str, fn(&mut Encoder)); 4] = [
+    type Case = (&'static str, fn(&mut Encoder));
+    let cases: [Case; 4] = [
         ("entry 4 behind entry 2", |encoder| encoder.entry(&entry(4, 1, 1))),
         ("entry 3 of term 1 behind one of 2", |encoder| {
             encoder.entry(&entry(2, 2, 1));

@@ -29,7 +29,6 @@ fn records(bytes: &[u8]) -> Vec<walpb::Record> {
 /// Writes them anew, over several segments.
 fn rewrite(fs: &SharedFs, dir: &Path, records: Vec<walpb::Record>) -> usize {
     let mut wal = None;
-    let mut last = Position::default();
     for record in records {
         let data = record.data.unwrap_or_default();
         match record.r#type.unwrap() {
@@ -45,9 +44,8 @@ fn rewrite(fs: &SharedFs, dir: &Path, records: Vec<walpb::Record>) -> usize {
                     raftpb::EntryType::EntryNormal => EntryKind::Normal,
                     _ => EntryKind::ConfChange,
                 };
-                last = Position { index: found.index(), term: found.term() };
-                let data = found.data.unwrap_or_default();
-                let entry = Entry { index: last.index, term: last.term, kind, data };
+                let (index, term) = (found.index(), found.term());
+                let entry = Entry { index, term, kind, data: found.data.unwrap_or_default() };
                 wal.as_mut().unwrap().append(&[entry], None).unwrap();
             }
             3 => {
