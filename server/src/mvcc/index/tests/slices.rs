@@ -62,21 +62,21 @@ fn a_slice_ends_with_a_key_only_if_there_is_another() {
     let all = KeyRange::all();
     let upto_c = KeyRange { start: "a".into(), end: RangeEnd::Before("c".into()) };
     let single = KeyRange::single("b".into());
-    // (range, after, keys at most, last key if there are more)
-    let cases: [(&KeyRange, Option<&[u8]>, usize, Option<&str>); 9] = [
+    let cases = [
         (&all, None, 4, None),
         (&all, None, 3, Some("c")),
-        (&all, Some(b"c"), 1, None),
-        (&all, Some(b"d"), 1, None),
+        (&all, Some("c"), 1, None),
+        (&all, Some("d"), 1, None),
         (&upto_c, None, 2, None),
         (&upto_c, None, 1, Some("a")),
-        (&upto_c, Some(b"\0"), 1, Some("a")),
+        (&upto_c, Some("\0"), 1, Some("a")),
         (&single, None, 1, None),
-        (&single, Some(b"b"), 1, None),
+        (&single, Some("b"), 1, None),
     ];
-    for (range, after, keys_max, expected) in cases {
+    for (range, after, keys_max, last_if_more) in cases {
+        let after = after.map(str::as_bytes);
         let last = index.walk(range, after, NOW, keys_max, &mut |_, _| true);
-        assert_eq!(last.as_deref(), expected.map(str::as_bytes), "{range:?} after {after:?}");
+        assert_eq!(last.as_deref(), last_if_more.map(str::as_bytes), "{range:?} after {after:?}");
     }
     let stopped = index.walk(&single, None, NOW, 9, &mut |_, _| false);
     assert_eq!(stopped.as_deref(), Some(&b"b"[..]), "a visitor that stops is told where");
