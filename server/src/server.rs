@@ -1,0 +1,325 @@
+//! Assembly: from a checked configuration to a member that serves.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::api::{Api, METHODS};
+use crate::config::{AutoCompaction, Config, ConfigError, ETCD_CLUSTER_VERSION, ETCD_VERSION};
+use crate::consensus;
+use crate::handle::Handle;
+use crate::http::{Site, Surface};
+use crate::listen::{Front, ListenError, Listener, SocketOptions};
+use crate::mvcc::Limits;
+use crate::replica::{self, FlushLimits};
+use crate::runtime::{self, Options, RecoverError, Report, RunError, Setup};
+use crate::state_machine::Member;
+use crate::storage::fs::SharedFs;
+use crate::storage::os_fs::OsFs;
+use crate::storage::wal::WalOptions;
+use crate::telemetry::Metrics;
+
+/// The newest level of apply rules that this version knows.
+const APPLY_LEVEL: u32 = 1;
+
+/// Rows of this many bytes are flushed at once: a quarter of the store's cache, so that redb writes
+/// each page once.
+const FLUSH_CACHE_SHARE: u64 = 4;
+
+/// What waits longer than this is flushed.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Apply pauses at this many batches of unflushed rows.
+const UNFLUSHED_BATCHES_MAX: u64 = 8;
+
+/// What a request waits beside two elections; etcd's bound.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often history is looked at in revision mode; etcd's interval.
+const REVISION_COMPACTION_INTERVAL: Duration = Duration::from_secs(300);
+
+/// What the log may take in memory, in bytes.
+const LOG_BYTES_MAX: usize = 64 << 20;
+
+/// A member takes its NOSPACE alarm back below this share of its quota, in percent.
+const DISARM_PERCENT: u64 = 90;
+
+/// Why a member did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The variants are the errors they hold.
+pub enum ServerError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error("cannot start: {0}")]
+    Io(#[from] std::io::Error),
+    #[error(
+        "--initial-cluster names {0} members, and clusters of several members are not supported yet: \
+         name this member alone"
+    )]
+    SeveralMembers(usize),
+}
+
+impl ServerError {
+    /// The exit code of the process.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(error) => error.exit_code(),
+            Self::Recover(error) => error.exit_code(),
+            Self::Run(error) => error.exit_code(),
+            Self::Listen(_) | Self::Io(_) | Self::SeveralMembers(_) => 1,
+        }
+    }
+}
+
+/// Runs a member until it is told to stop or fails.
+///
+/// # Errors
+/// [`ServerError`], to be printed; the process exits with its code.
+pub fn run(config: &Config) -> Result<(), ServerError> {
+    // On few cores one thread for all sockets costs half of what several with one queue do.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: &Config) -> Result<(), ServerError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // Bound first: a port that is taken should not cost a recovery.
+    let listeners = bind(config)?;
+    let setup = setup(config, Arc::new(OsFs))?;
+    let recovered = runtime::recover(&setup)?;
+    log_recovery(&setup.data_dir, &recovered.report);
+    let metrics = Arc::new(Metrics::new(METHODS, config.monitor.extensive_metrics));
+    metrics.set_versions(ETCD_VERSION, ETCD_CLUSTER_VERSION, env!("CARGO_PKG_VERSION"));
+    let options = options(config, &setup)?;
+    let running = runtime::start(&setup, recovered, options, metrics.clone())?;
+    let handle = running.handle.clone();
+
+    let replies = handle.clone();
+    tokio::spawn(async move { replies.replies().deliver().await });
+    tokio::spawn(announce(handle.clone(), config.listen.client.iter().map(ToString::to_string).collect()));
+    let (stop, stopping) = watch::channel(false);
+    let connections = accept(listeners, config, (&handle, &metrics), &stopping);
+
+    let ended = running.ended();
+    tokio::pin!(ended);
+    let result = tokio::select! {
+        result = &mut ended => Some(result),
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+    };
+    let result = match result {
+        Some(result) => result,
+        None => {
+            tracing::info!("stopping");
+            let _ = stop.send(true);
+            for connection in connections {
+                // A listener that panicked has nothing left to close.
+                let _ = connection.await;
+            }
+            handle.stop();
+            ended.await
+        }
+    };
+    if result.is_ok() {
+        tracing::info!("stopped");
+    }
+    Ok(result?)
+}
+
+struct Bound {
+    listener: Listener,
+    grpc: bool,
+    surface: Surface,
+}
+
+fn bind(config: &Config) -> Result<Vec<Bound>, ServerError> {
+    let listen = &config.listen;
+    let options =
+        SocketOptions { reuse_port: listen.reuse_port, reuse_address: listen.reuse_address };
+    let client_surface =
+        if listen.client_http.is_empty() { Surface::Client } else { Surface::None };
+    let groups = [
+        (&listen.client, true, client_surface),
+        (&listen.client_http, false, Surface::Client),
+        (&listen.metrics, false, Surface::Metrics),
+    ];
+    let mut bound = Vec::new();
+    for (addrs, grpc, surface) in groups {
+        for addr in addrs {
+            bound.push(Bound { listener: Listener::bind(addr, options)?, grpc, surface });
+        }
+    }
+    Ok(bound)
+}
+
+fn accept(
+    listeners: Vec<Bound>,
+    config: &Config,
+    (handle, metrics): (&Handle, &Arc<Metrics>),
+    stopping: &watch::Receiver<bool>,
+) -> Vec<tokio::task::JoinHandle<()>> {
+    let (health, _) = tonic_health::server::health_reporter();
+    let slow = config.monitor.warning_unary_request;
+    let api = Api::new(handle.clone(), metrics.clone(), config.limits, slow, health);
+    let site = Arc::new(Site::new(handle.clone(), metrics.clone(), APPLY_LEVEL));
+    listeners
+        .into_iter()
+        .map(|Bound { listener, grpc, surface }| {
+            let front = Front {
+                api: grpc.then(|| api.clone()),
+                site: site.clone(),
+                surface,
+                metrics: metrics.clone(),
+            };
+            tokio::spawn(listener.serve(front, config.listen.http2, stopping.clone()))
+        })
+        .collect()
+}
+
+/// Says when the member serves: it leads or follows, and has applied what it knew.
+async fn announce(handle: Handle, addresses: Vec<String>) {
+    // A timeout says that there is no leader yet; it is asked again at once.
+    while handle.linearize().await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    handle.status().ready.store(true, Ordering::Relaxed);
+    for address in addresses {
+        tracing::info!(address, "ready to serve client requests");
+    }
+}
+
+fn setup(config: &Config, fs: SharedFs) -> Result<Setup, ServerError> {
+    let cluster = config.cluster.bootstrap()?;
+    if cluster.members.len() > 1 {
+        return Err(ServerError::SeveralMembers(cluster.members.len()));
+    }
+    let initial_members: Vec<Member> = cluster
+        .members
+        .iter()
+        .map(|member| Member {
+            id: member.id,
+            name: member.name.clone(),
+            peer_urls: member.peer_urls.clone(),
+            ..Member::default()
+        })
+        .collect();
+    let own = initial_members.iter().find(|member| member.id == cluster.member_id);
+    let member = Member {
+        name: config.member.name.clone(),
+        client_urls: config.member.advertise_client_urls.iter().map(|url| url.as_str().to_owned()).collect(),
+        ..own.cloned().unwrap_or_default()
+    };
+    let storage = &config.storage;
+    let wal = WalOptions {
+        segments_max: storage.wals_max.map_or(0, |kept| usize::try_from(kept).unwrap_or(usize::MAX)),
+        ..WalOptions::default()
+    };
+    Ok(Setup {
+        fs,
+        data_dir: config.member.data_dir.clone(),
+        wal_dir: config.member.wal_dir.clone(),
+        cluster_id: cluster.cluster_id,
+        member,
+        initial_members: unnamed(initial_members),
+        incarnation: random()?,
+        wal,
+        cache_bytes: usize::try_from(storage.cache_bytes).unwrap_or(usize::MAX),
+        limits: Limits { window_bytes_max: storage.window_bytes },
+    })
+}
+
+/// A member says its name once it has started, not before.
+fn unnamed(members: Vec<Member>) -> Vec<Member> {
+    members.into_iter().map(|member| Member { name: String::new(), ..member }).collect()
+}
+
+fn options(config: &Config, setup: &Setup) -> Result<Options, ServerError> {
+    let raft = &config.raft;
+    let tick = raft.heartbeat;
+    let ticks = |duration: Duration| {
+        u64::try_from(duration.as_nanos().div_ceil(tick.as_nanos().max(1))).unwrap_or(u64::MAX).max(1)
+    };
+    let election = tick * raft.election_ticks;
+    let batch_bytes = (config.storage.cache_bytes / FLUSH_CACHE_SHARE).max(1 << 20);
+    let quota_bytes = config.storage.quota_bytes;
+    let auto_disarm = quota_bytes.filter(|_| config.storage.quota_auto_disarm);
+    Ok(Options {
+        replica: replica::Config {
+            member: setup.member.clone(),
+            consensus: consensus::Config {
+                id: setup.member.id,
+                election_ticks: usize::try_from(raft.election_ticks).unwrap_or(usize::MAX),
+                heartbeat_ticks: 1,
+                pre_vote: raft.pre_vote,
+                seed: random()?,
+                log_bytes_max: LOG_BYTES_MAX,
+            },
+            request_ticks: ticks(REQUEST_TIMEOUT + 2 * election),
+            flush: FlushLimits {
+                batch_bytes,
+                interval_ticks: ticks(FLUSH_INTERVAL),
+                unflushed_bytes_max: batch_bytes * UNFLUSHED_BATCHES_MAX,
+            },
+            catchup_entries: raft.snapshot_catchup_entries,
+            auto_compaction: match config.auto_compaction {
+                AutoCompaction::Off => replica::AutoCompaction::Off,
+                AutoCompaction::Periodic(retention) => replica::AutoCompaction::Periodic {
+                    retention_ticks: ticks(retention),
+                    hour_ticks: ticks(Duration::from_secs(3600)),
+                },
+                AutoCompaction::Revision(retention) => replica::AutoCompaction::Revision {
+                    retention,
+                    interval_ticks: ticks(REVISION_COMPACTION_INTERVAL),
+                },
+            },
+            disarm_below_bytes: auto_disarm.map(|quota| quota / 100 * DISARM_PERCENT),
+            boot_nonce: random()?,
+        },
+        tick,
+        first_request_id: first_request_id(setup.member.id, random()?),
+        request_bytes_max: config.limits.request_bytes_max,
+        quota_bytes,
+    })
+}
+
+/// Two bytes of the member, then five random ones, as etcd does with its clock; requests count up from
+/// there. Never 0, because that says that nobody waits.
+fn first_request_id(member_id: u64, nonce: u64) -> u64 {
+    (member_id << 48) | ((nonce & 0xff_ffff_ffff) << 8) | 1
+}
+
+fn random() -> Result<u64, ServerError> {
+    getrandom::u64().map_err(|error| {
+        ServerError::Io(std::io::Error::other(format!("the system has no randomness: {error}")))
+    })
+}
+
+fn log_recovery(data_dir: &Path, report: &Report) {
+    for reason in &report.rejected_checkpoints {
+        tracing::warn!(reason, "a checkpoint of the index cannot be used");
+    }
+    if let Some(offset) = report.torn_at {
+        tracing::warn!(offset, "cut a record at the end of the log that a crash had torn");
+    }
+    tracing::info!(
+        data_dir = %data_dir.display(),
+        created = report.created,
+        applied_index = report.applied_index,
+        revision = report.revision,
+        checkpoint_revision = report.checkpoint_revision,
+        rows = report.rows,
+        entries = report.entries,
+        "recovered"
+    );
+}
