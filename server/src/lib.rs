@@ -5,6 +5,7 @@ pub mod config;
 pub mod consensus;
 pub mod handle;
 pub mod http;
+pub mod listen;
 pub mod mvcc;
 pub mod replica;
 pub mod runtime;

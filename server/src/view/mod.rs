@@ -50,6 +50,20 @@ pub struct RangeSummary {
     pub more: bool,
 }
 
+/// The hash of a key space at a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashSummary {
+    /// CRC-32C over the rows, as etcd's `HashKV` has it.
+    pub hash: u32,
+    /// The compact revision when the hash began.
+    pub compact_revision: i64,
+}
+
+/// A hash being computed.
+pub struct HashRead {
+    _pin: Arc<Pin>,
+}
+
 /// A range being read.
 pub struct RangeRead {
     _pin: Arc<Pin>,
@@ -89,6 +103,11 @@ impl View {
     pub fn range(self: &Arc<Self>, query: RangeQuery, at: Revision, pin: Arc<Pin>) -> RangeRead {
         let _ = (query, at);
         RangeRead { _pin: pin }
+    }
+
+    /// Starts to hash the key space at the revision of `pin`.
+    pub fn hash(self: &Arc<Self>, pin: Arc<Pin>) -> HashRead {
+        HashRead { _pin: pin }
     }
 
     /// Appends the rows at `revisions`, in order, to `out`: from the window, else from `rows`.
@@ -142,6 +161,17 @@ impl RangeRead {
         out: &mut Vec<Bytes>,
     ) -> Result<Option<RangeSummary>, ReadError> {
         let _ = (rows, out);
+        unimplemented!()
+    }
+}
+
+impl HashRead {
+    /// Hashes on; `Some` when all rows are in.
+    ///
+    /// # Errors
+    /// As [`View::stored`].
+    pub fn step(&mut self, rows: &dyn Rows) -> Result<Option<HashSummary>, ReadError> {
+        let _ = rows;
         unimplemented!()
     }
 }
