@@ -1,1 +1,91 @@
-fn main() {}
+//! `quorate`: reads the settings, starts the log, runs the member, and says by its exit code how it ended.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | stopped in order, or printed what was asked for |
+//! | 1 | the settings or the environment do not allow a start |
+//! | 2 | the command line cannot be read |
+//! | 10 to 22 | the data dir, log or state store cannot be used: see `storage::data_dir::exit` |
+
+use std::process::ExitCode;
+
+use quorate_server::config::{
+    self, Config, ConfigError, Loaded, LogConfig, LogFormat, LogLevel, LogOutput,
+};
+use quorate_server::server;
+use quorate_server::telemetry::{self, LogError};
+use tracing::level_filters::LevelFilter;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let loaded = match arguments() {
+        Ok((args, env)) => config::load(args, env),
+        Err(error) => Err(error),
+    };
+    match loaded {
+        Ok(Loaded::Print(text)) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Ok(Loaded::Run(config)) => run(*config),
+        Err(error) => {
+            eprintln!("quorate: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Arguments without the program's name, and the variables of the environment.
+type Arguments = (Vec<String>, Vec<(String, String)>);
+
+fn arguments() -> Result<Arguments, ConfigError> {
+    let args = std::env::args_os().skip(1).map(|arg| {
+        arg.into_string().map_err(|arg| {
+            ConfigError::usage(format!("{} is not valid UTF-8", arg.to_string_lossy()))
+        })
+    });
+    let args = args.collect::<Result<Vec<_>, _>>()?;
+    // Variables that are not UTF-8 cannot be ours.
+    let env = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Ok((args, env.collect()))
+}
+
+fn run(config: Config) -> ExitCode {
+    if let Err(error) = start_log(&config.log) {
+        eprintln!("quorate: {error}");
+        return ExitCode::from(1);
+    }
+    for notice in &config.notices {
+        tracing::warn!(notice, "setting");
+    }
+    match server::run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the member ended");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn start_log(log: &LogConfig) -> Result<(), LogError> {
+    let level = match log.level {
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Error => LevelFilter::ERROR,
+    };
+    let json = log.format.map(|format| format == LogFormat::Json);
+    let outputs: Vec<telemetry::LogTarget> = log
+        .outputs
+        .iter()
+        .map(|output| match output {
+            LogOutput::Stderr => telemetry::LogTarget::Stderr,
+            LogOutput::Stdout => telemetry::LogTarget::Stdout,
+            LogOutput::File(path) => telemetry::LogTarget::File(path.clone()),
+        })
+        .collect();
+    telemetry::init_logs(level, json, &outputs)
+}

@@ -99,7 +99,7 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     let setup = setup(config, Arc::new(OsFs))?;
     let recovered = runtime::recover(&setup)?;
     log_recovery(&setup.data_dir, &recovered.report);
-    let metrics = Arc::new(Metrics::new(METHODS, config.monitor.extensive_metrics));
+    let metrics = Arc::new(Metrics::new(&METHODS, config.monitor.extensive_metrics));
     metrics.set_versions(ETCD_VERSION, ETCD_CLUSTER_VERSION, env!("CARGO_PKG_VERSION"));
     let options = options(config, &setup)?;
     let running = runtime::start(&setup, recovered, options, metrics.clone())?;
@@ -107,7 +107,10 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
 
     let replies = handle.clone();
     tokio::spawn(async move { replies.replies().deliver().await });
-    tokio::spawn(announce(handle.clone(), config.listen.client.iter().map(ToString::to_string).collect()));
+    tokio::spawn(announce(
+        handle.clone(),
+        config.listen.client.iter().map(ToString::to_string).collect(),
+    ));
     let (stop, stopping) = watch::channel(false);
     let connections = accept(listeners, config, (&handle, &metrics), &stopping);
 
@@ -140,19 +143,18 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
 struct Bound {
     listener: Listener,
     grpc: bool,
-    surface: Surface,
+    surface: Option<Surface>,
 }
 
 fn bind(config: &Config) -> Result<Vec<Bound>, ServerError> {
     let listen = &config.listen;
     let options =
         SocketOptions { reuse_port: listen.reuse_port, reuse_address: listen.reuse_address };
-    let client_surface =
-        if listen.client_http.is_empty() { Surface::Client } else { Surface::None };
+    let client_surface = listen.client_http.is_empty().then_some(Surface::Client);
     let groups = [
         (&listen.client, true, client_surface),
-        (&listen.client_http, false, Surface::Client),
-        (&listen.metrics, false, Surface::Metrics),
+        (&listen.client_http, false, Some(Surface::Client)),
+        (&listen.metrics, false, Some(Surface::Metrics)),
     ];
     let mut bound = Vec::new();
     for (addrs, grpc, surface) in groups {
@@ -178,8 +180,7 @@ fn accept(
         .map(|Bound { listener, grpc, surface }| {
             let front = Front {
                 api: grpc.then(|| api.clone()),
-                site: site.clone(),
-                surface,
+                site: surface.map(|surface| (site.clone(), surface)),
                 metrics: metrics.clone(),
             };
             tokio::spawn(listener.serve(front, config.listen.http2, stopping.clone()))
@@ -217,12 +218,19 @@ fn setup(config: &Config, fs: SharedFs) -> Result<Setup, ServerError> {
     let own = initial_members.iter().find(|member| member.id == cluster.member_id);
     let member = Member {
         name: config.member.name.clone(),
-        client_urls: config.member.advertise_client_urls.iter().map(|url| url.as_str().to_owned()).collect(),
+        client_urls: config
+            .member
+            .advertise_client_urls
+            .iter()
+            .map(|url| url.as_str().to_owned())
+            .collect(),
         ..own.cloned().unwrap_or_default()
     };
     let storage = &config.storage;
     let wal = WalOptions {
-        segments_max: storage.wals_max.map_or(0, |kept| usize::try_from(kept).unwrap_or(usize::MAX)),
+        segments_max: storage
+            .wals_max
+            .map_or(0, |kept| usize::try_from(kept).unwrap_or(usize::MAX)),
         ..WalOptions::default()
     };
     Ok(Setup {
@@ -248,7 +256,9 @@ fn options(config: &Config, setup: &Setup) -> Result<Options, ServerError> {
     let raft = &config.raft;
     let tick = raft.heartbeat;
     let ticks = |duration: Duration| {
-        u64::try_from(duration.as_nanos().div_ceil(tick.as_nanos().max(1))).unwrap_or(u64::MAX).max(1)
+        u64::try_from(duration.as_nanos().div_ceil(tick.as_nanos().max(1)))
+            .unwrap_or(u64::MAX)
+            .max(1)
     };
     let election = tick * raft.election_ticks;
     let batch_bytes = (config.storage.cache_bytes / FLUSH_CACHE_SHARE).max(1 << 20);

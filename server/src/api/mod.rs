@@ -1,1 +1,42 @@
-//! The gRPC services: validation, replies, the table of errors.
+//! The gRPC API: requests checked, sent to the owner or read from the view, and answered to the letter.
+//!
+//! ```text
+//! HTTP/2 stream -> Api::call      which method, metadata, counters
+//!               -> KvService ...  validate -> propose or linearize and read -> reply
+//! ```
+//!
+//! - `validate`, `request`, `compare`, `errors` and `methods` are pure.
+//! - `context` is the way to the owner and to the view; `reply` turns what apply did into messages.
+//! - One file per service: `kv` (with `stream`), `cluster`, `maintenance`.
+//! - `service` and `body` are the edge to HTTP: they find the service, and count messages and bytes.
+//!
+//! Deliberately absent: permission (decided in apply), retries (a proposal that may have left is never
+//! sent again), and any lock held over an await.
+
+mod body;
+mod cluster;
+mod compare;
+mod context;
+mod errors;
+mod kv;
+mod maintenance;
+mod methods;
+mod reply;
+mod request;
+mod service;
+mod stream;
+mod validate;
+
+#[cfg(test)]
+mod tests;
+
+pub use body::ReplyBody;
+pub use methods::METHODS;
+pub use service::Api;
+
+use tonic::Status;
+
+/// What a method says whose feature is not there.
+pub(crate) fn unavailable(what: &str) -> Status {
+    Status::unimplemented(format!("{what} is not available in this version"))
+}

@@ -89,38 +89,6 @@ fn scaled(number: &str, unit_ns: u64) -> Option<u64> {
     Some(total)
 }
 
-/// A duration in the way Go prints it: `1h0m0s`, `1.5s`, `100ms`, `0s`.
-pub(crate) fn show(duration: Duration) -> String {
-    let ns = duration.as_nanos();
-    if ns == 0 {
-        return "0s".to_owned();
-    }
-    if ns < 1_000_000_000 {
-        let (unit, name) = match ns {
-            0..1_000 => (1, "ns"),
-            1_000..1_000_000 => (1_000, "\u{b5}s"),
-            _ => (1_000_000, "ms"),
-        };
-        return format!("{}{name}", decimal(ns, unit));
-    }
-    let seconds = decimal(ns % 60_000_000_000, 1_000_000_000);
-    let minutes = ns / 60_000_000_000;
-    match (minutes / 60, minutes % 60) {
-        (0, 0) => format!("{seconds}s"),
-        (0, minutes) => format!("{minutes}m{seconds}s"),
-        (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
-    }
-}
-
-fn decimal(value: u128, unit: u128) -> String {
-    let width = unit.ilog10() as usize;
-    if width == 0 {
-        return value.to_string();
-    }
-    let text = format!("{}.{:0width$}", value / unit, value % unit);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,23 +118,6 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(duration(text).map(|d| d.as_nanos()), expected, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn durations_print_as_in_go() {
-        let cases = [
-            ("0", "0s"),
-            ("5s", "5s"),
-            ("2h", "2h0m0s"),
-            ("90s", "1m30s"),
-            ("1500ms", "1.5s"),
-            ("100ms", "100ms"),
-            ("1500us", "1.5ms"),
-            ("7ns", "7ns"),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(duration(text).map(show).as_deref(), Some(expected), "{text:?}");
         }
     }
 

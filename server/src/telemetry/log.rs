@@ -37,30 +37,37 @@ pub enum LogError {
     Twice,
 }
 
-/// Starts to log from `level` on, to each of `outputs` (`-` is stdout, nothing is stderr, else a file).
+/// Where log lines are asked to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // The names say it.
+pub enum LogTarget {
+    Stderr,
+    Stdout,
+    File(PathBuf),
+}
+
+/// Starts to log from `level` on, to each of `targets`.
 ///
 /// `json` forces the form; without it, text goes to a terminal and JSON elsewhere.
 ///
 /// # Errors
 /// If a file cannot be opened, or logging was started before.
-pub fn init(level: LevelFilter, json: Option<bool>, outputs: &[&str]) -> Result<(), LogError> {
-    let json = json.unwrap_or_else(|| !io::stderr().is_terminal());
-    let ansi = !json && outputs == [""] && io::stderr().is_terminal();
-    let outputs = outputs.iter().map(|name| Output::open(name)).collect::<Result<_, _>>()?;
-    let writer = Outputs { outputs: Arc::new(outputs) };
+pub fn init(level: LevelFilter, json: Option<bool>, targets: &[LogTarget]) -> Result<(), LogError> {
+    let terminal = match targets {
+        [LogTarget::Stderr] => io::stderr().is_terminal(),
+        [LogTarget::Stdout] => io::stdout().is_terminal(),
+        _ => false,
+    };
+    let json = json.unwrap_or(!terminal);
+    let outputs = targets.iter().map(Output::open).collect::<Result<_, _>>()?;
     let builder = tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(writer)
-        .with_ansi(ansi)
+        .with_writer(Outputs { outputs: Arc::new(outputs) })
+        .with_ansi(terminal)
         .with_target(false);
     let started = if json {
-        builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .finish()
-            .try_init()
+        let builder = builder.json().flatten_event(true);
+        builder.with_current_span(false).with_span_list(false).finish().try_init()
     } else {
         builder.finish().try_init()
     };
@@ -68,16 +75,16 @@ pub fn init(level: LevelFilter, json: Option<bool>, outputs: &[&str]) -> Result<
 }
 
 impl Output {
-    fn open(name: &&str) -> Result<Self, LogError> {
-        match *name {
-            "" => Ok(Self::Stderr),
-            "-" => Ok(Self::Stdout),
-            path => OpenOptions::new()
+    fn open(target: &LogTarget) -> Result<Self, LogError> {
+        match target {
+            LogTarget::Stderr => Ok(Self::Stderr),
+            LogTarget::Stdout => Ok(Self::Stdout),
+            LogTarget::File(path) => OpenOptions::new()
                 .create(true)
                 .append(true)
                 .open(path)
                 .map(Self::File)
-                .map_err(|error| LogError::Open { path: path.into(), error }),
+                .map_err(|error| LogError::Open { path: path.clone(), error }),
         }
     }
 }

@@ -11,7 +11,7 @@ mod process;
 
 pub use family::Family;
 pub use grpc::{GrpcMetrics, MethodKind, MethodMetrics};
-pub use log::{LogError, init as init_logs};
+pub use log::{LogError, LogTarget, init as init_logs};
 pub use metrics::{DiskMetrics, HealthMetrics, Metrics, MvccMetrics, OwnMetrics, ServerMetrics};
 
 pub use prometheus::{

@@ -1,0 +1,278 @@
+//! Bodies of calls: what goes through them is counted, and a message that is too large is refused
+//! before it is buffered.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tonic::{Code, Status};
+
+use super::methods::METHODS;
+use crate::telemetry::{MethodKind, MethodMetrics, Metrics};
+
+/// Bytes before each message: whether it is compressed, and its length.
+const PREFIX_LEN: usize = 5;
+
+/// Finds the messages in a stream of bytes that may be cut anywhere.
+#[derive(Default)]
+struct Messages {
+    prefix: [u8; PREFIX_LEN],
+    prefix_len: usize,
+    left: u64,
+}
+
+/// What was in a piece of a stream.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Found {
+    messages: u64,
+    bytes: u64,
+}
+
+impl Messages {
+    /// Looks through the next piece; `Err` is the length of a message above `len_max`.
+    fn feed(&mut self, mut data: &[u8], len_max: usize) -> Result<Found, usize> {
+        let mut found = Found::default();
+        while !data.is_empty() {
+            if self.left > 0 {
+                let len = usize::try_from(self.left).unwrap_or(usize::MAX).min(data.len());
+                self.left -= len as u64;
+                found.bytes += len as u64;
+                data = &data[len..];
+                continue;
+            }
+            let len = (PREFIX_LEN - self.prefix_len).min(data.len());
+            self.prefix[self.prefix_len..self.prefix_len + len].copy_from_slice(&data[..len]);
+            self.prefix_len += len;
+            data = &data[len..];
+            if self.prefix_len == PREFIX_LEN {
+                let [_, length @ ..] = self.prefix;
+                let length = u32::from_be_bytes(length);
+                if length as usize > len_max {
+                    return Err(length as usize);
+                }
+                self.left = length.into();
+                self.prefix_len = 0;
+                found.messages += 1;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// One call, counted when it begins, and when it ends or is dropped.
+pub(super) struct Call {
+    metrics: Arc<Metrics>,
+    method: usize,
+    started: Instant,
+    slow: Duration,
+    ended: bool,
+}
+
+impl Call {
+    pub(super) fn start(metrics: Arc<Metrics>, method: usize, slow: Duration) -> Self {
+        metrics.grpc.method(method).started.inc();
+        Self { metrics, method, started: Instant::now(), slow, ended: false }
+    }
+
+    fn counters(&self) -> &MethodMetrics {
+        self.metrics.grpc.method(self.method)
+    }
+
+    fn end(&mut self, code: Code) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let elapsed = self.started.elapsed();
+        self.counters().ended(code as usize, elapsed.as_secs_f64());
+        let (service, method, kind) = METHODS[self.method];
+        if elapsed > self.slow && kind == MethodKind::Unary {
+            let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(service, method, elapsed_ms, code = code as i32, "slow request");
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.end(Code::Cancelled);
+    }
+}
+
+/// The body of a request.
+pub(super) struct RequestBody {
+    inner: Incoming,
+    messages: Messages,
+    len_max: usize,
+    metrics: Arc<Metrics>,
+    method: usize,
+}
+
+impl RequestBody {
+    pub(super) fn new(inner: Incoming, len_max: usize, call: &Call) -> Self {
+        let metrics = Arc::clone(&call.metrics);
+        Self { inner, messages: Messages::default(), len_max, metrics, method: call.method }
+    }
+
+    fn count(&mut self, data: &[u8]) -> Result<(), Status> {
+        let found = self.messages.feed(data, self.len_max).map_err(|len| {
+            let max = self.len_max;
+            Status::resource_exhausted(format!(
+                "grpc: received message larger than max ({len} vs. {max})"
+            ))
+        })?;
+        let grpc = &self.metrics.grpc;
+        grpc.received_bytes.inc_by(found.bytes);
+        grpc.method(self.method).received.inc_by(found.messages);
+        Ok(())
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Poll::Ready(Some(Err(Status::from_error(error.into())))),
+            None => return Poll::Ready(None),
+        };
+        if let Some(data) = frame.data_ref()
+            && let Err(status) = self.count(data)
+        {
+            return Poll::Ready(Some(Err(status)));
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// The body of any reply on a port that serves gRPC and HTTP.
+pub struct ReplyBody {
+    kind: Kind,
+}
+
+enum Kind {
+    Call { inner: tonic::body::Body, messages: Messages, call: Call },
+    Plain(Option<Bytes>),
+}
+
+impl ReplyBody {
+    /// A body that is all there.
+    pub fn plain(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        Self { kind: Kind::Plain(Some(bytes).filter(|bytes| !bytes.is_empty())) }
+    }
+
+    /// The body of the reply to `call`, whose head is `parts`.
+    pub(super) fn of_call(
+        parts: &http::response::Parts,
+        inner: tonic::body::Body,
+        mut call: Call,
+    ) -> Self {
+        if let Some(code) = code_in(&parts.headers) {
+            call.end(code);
+        }
+        Self { kind: Kind::Call { inner, messages: Messages::default(), call } }
+    }
+}
+
+fn code_in(headers: &http::HeaderMap) -> Option<Code> {
+    headers.get(Status::GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let (inner, messages, call) = match &mut self.kind {
+            Kind::Plain(bytes) => {
+                return Poll::Ready(bytes.take().map(|data| Ok(Frame::data(data))));
+            }
+            Kind::Call { inner, messages, call } => (inner, messages, call),
+        };
+        let frame = ready!(Pin::new(inner).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(Ok(found)) =
+                    frame.data_ref().map(|data| messages.feed(data, usize::MAX))
+                {
+                    call.metrics.grpc.sent_bytes.inc_by(found.bytes);
+                    call.counters().sent.inc_by(found.messages);
+                }
+                if let Some(code) = frame.trailers_ref().and_then(code_in) {
+                    call.end(code);
+                }
+            }
+            Some(Err(status)) => call.end(status.code()),
+            None => call.end(Code::Ok),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Call { inner, .. } => inner.is_end_stream(),
+            Kind::Plain(bytes) => bytes.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Call { inner, .. } => inner.size_hint(),
+            Kind::Plain(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_found_however_the_bytes_are_cut() {
+        let mut stream = Vec::new();
+        for len in [3_u32, 0, 300, 1] {
+            stream.push(0);
+            stream.extend_from_slice(&len.to_be_bytes());
+            stream.resize(stream.len() + len as usize, b'x');
+        }
+        for piece_len in [1, 2, 4, 5, 7, 300, 1000] {
+            let mut messages = Messages::default();
+            let mut total = Found::default();
+            for piece in stream.chunks(piece_len) {
+                let found = messages.feed(piece, 300).unwrap();
+                total.messages += found.messages;
+                total.bytes += found.bytes;
+            }
+            assert_eq!(total, Found { messages: 4, bytes: 304 }, "pieces of {piece_len}");
+        }
+    }
+
+    #[test]
+    fn a_message_above_the_limit_is_named_by_its_length() {
+        let mut messages = Messages::default();
+        assert_eq!(messages.feed(&[0, 0, 0], 9), Ok(Found::default()));
+        assert_eq!(messages.feed(&[0, 10], 9), Err(10));
+    }
+}

@@ -1,0 +1,206 @@
+//! What every service shares: the way to the owner, headers, limits, reads.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
+use prost::Message as _;
+use quorate_proto::etcdserverpb::{InternalRaftRequest, ResponseHeader};
+use tonic::Status;
+
+use super::errors::{self, Refusal};
+use super::request;
+use crate::config::LimitConfig;
+use crate::handle::{Committed, Handle};
+use crate::mvcc::{RangeQuery, Revision};
+use crate::telemetry::{Histogram, Metrics};
+use crate::view::{Pin, RangeSummary, ReadError};
+
+/// Shared by all services; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Context {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    handle: Handle,
+    metrics: Arc<Metrics>,
+    limits: LimitConfig,
+    ranges: Timer,
+}
+
+/// A distribution of durations, apart for what succeeded and what did not.
+pub(crate) struct Timer {
+    ok: Histogram,
+    failed: Histogram,
+}
+
+/// The rows of a range, in wire form, and what is said about it.
+pub(crate) struct Rows {
+    pub(crate) kvs: Vec<Bytes>,
+    pub(crate) summary: RangeSummary,
+}
+
+/// Rows read between two yields to other requests.
+const STORED_PER_STEP: usize = 1000;
+
+impl Context {
+    pub(crate) fn new(handle: Handle, metrics: Arc<Metrics>, limits: LimitConfig) -> Self {
+        let seconds = &metrics.server.range_seconds;
+        let ranges = Timer {
+            ok: seconds.with_label_values(&["true"]),
+            failed: seconds.with_label_values(&["false"]),
+        };
+        Self { shared: Arc::new(Shared { handle, metrics, limits, ranges }) }
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.shared.handle
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    pub(crate) fn limits(&self) -> &LimitConfig {
+        &self.shared.limits
+    }
+
+    /// A timer for requests of one type.
+    pub(crate) fn timer(&self, kind: &str) -> Timer {
+        let seconds = &self.shared.metrics.server.request_seconds;
+        Timer {
+            ok: seconds.with_label_values(&[kind, "true"]),
+            failed: seconds.with_label_values(&[kind, "false"]),
+        }
+    }
+
+    /// A header that this member fills now.
+    pub(crate) fn header(&self, revision: i64) -> ResponseHeader {
+        self.header_at(revision, self.shared.handle.status().term.load(Relaxed))
+    }
+
+    /// A header of something that was applied in `term`.
+    pub(crate) fn header_at(&self, revision: i64, term: u64) -> ResponseHeader {
+        let status = self.shared.handle.status();
+        ResponseHeader {
+            cluster_id: status.cluster_id.load(Relaxed),
+            member_id: status.member_id.load(Relaxed),
+            revision,
+            raft_term: term,
+        }
+    }
+
+    /// The header of an operation within a transaction: the revision, and nothing else.
+    pub(crate) fn inner_header(revision: i64) -> ResponseHeader {
+        ResponseHeader { revision, ..ResponseHeader::default() }
+    }
+
+    /// Whether keys can be read; not while the index is loaded after a start.
+    pub(crate) fn check_ready(&self) -> Result<(), Refusal> {
+        if self.shared.handle.status().ready.load(Relaxed) { Ok(()) } else { Err(Refusal::Loading) }
+    }
+
+    /// Learners serve only what needs no agreement.
+    pub(crate) fn check_not_learner(&self) -> Result<(), Refusal> {
+        let learns = self.shared.handle.status().is_learner.load(Relaxed);
+        if learns { Err(Refusal::NotSupportedForLearner) } else { Ok(()) }
+    }
+
+    /// Waits until what this member has is what the cluster has.
+    pub(crate) async fn linearize(&self) -> Result<(), Refusal> {
+        self.shared.handle.linearize().await.map_err(Refusal::from)
+    }
+
+    /// Proposes a command and waits until it is applied here.
+    pub(crate) async fn propose(&self, command: InternalRaftRequest) -> Result<Committed, Refusal> {
+        let member_id = self.shared.handle.status().member_id.load(Relaxed);
+        let bytes = request::encode(&command, self.shared.limits.request_bytes_max, member_id)?;
+        drop(command);
+        self.shared.handle.propose(bytes).await.map_err(Refusal::from)
+    }
+
+    /// Pins `revision`, or the current one for 0 and below.
+    pub(crate) fn pin(&self, revision: i64) -> Result<Pin, Status> {
+        self.shared.handle.view().pin(revision).map_err(|error| self.refuse_read(error))
+    }
+
+    /// Reads a range to its end, letting other requests in between its steps.
+    pub(crate) async fn read(
+        &self,
+        query: RangeQuery,
+        at: Revision,
+        pin: Arc<Pin>,
+    ) -> Result<Rows, Status> {
+        let started = std::time::Instant::now();
+        let found = self.read_steps(query, at, pin).await;
+        self.shared.metrics.mvcc.ranges.inc();
+        self.shared.ranges.observe(started, found.is_ok());
+        found
+    }
+
+    async fn read_steps(
+        &self,
+        query: RangeQuery,
+        at: Revision,
+        pin: Arc<Pin>,
+    ) -> Result<Rows, Status> {
+        let handle = &self.shared.handle;
+        let mut read = handle.view().range(query, at, pin);
+        let mut kvs = Vec::new();
+        loop {
+            let step = read.step(handle.rows().as_ref(), &mut kvs);
+            match step.map_err(|error| self.refuse_read(error))? {
+                Some(summary) => return Ok(Rows { kvs, summary }),
+                None => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    /// Reads the rows at `revisions`, in order.
+    pub(crate) async fn stored(
+        &self,
+        revisions: &[Revision],
+        pin: &Pin,
+    ) -> Result<Vec<Bytes>, Status> {
+        let handle = &self.shared.handle;
+        let mut kvs = Vec::with_capacity(revisions.len());
+        let mut chunks = revisions.chunks(STORED_PER_STEP).peekable();
+        while let Some(chunk) = chunks.next() {
+            handle
+                .view()
+                .stored(chunk, pin, handle.rows().as_ref(), &mut kvs)
+                .map_err(|error| self.refuse_read(error))?;
+            if chunks.peek().is_some() {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(kvs)
+    }
+
+    /// The status for a read that ended early; a store that cannot be read ends the process.
+    pub(crate) fn refuse_read(&self, error: ReadError) -> Status {
+        match errors::read(error) {
+            Ok(refusal) => refusal.into(),
+            Err(reason) => {
+                self.shared.handle.fail(reason);
+                Refusal::Stopped.into()
+            }
+        }
+    }
+}
+
+impl Timer {
+    /// Counts what began at `started`.
+    pub(crate) fn observe(&self, started: std::time::Instant, ok: bool) {
+        let histogram = if ok { &self.ok } else { &self.failed };
+        histogram.observe(started.elapsed().as_secs_f64());
+    }
+}
+
+/// A stored row as a message.
+pub(crate) fn decode_kv(
+    stored: &Bytes,
+) -> Result<quorate_proto::mvccpb::KeyValue, prost::DecodeError> {
+    quorate_proto::mvccpb::KeyValue::decode(stored.clone())
+}

@@ -1,0 +1,248 @@
+//! The KV service.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use quorate_proto::etcdserverpb::kv_server::Kv;
+use quorate_proto::etcdserverpb::request_op::Request as WireRequest;
+use quorate_proto::etcdserverpb::response_op::Response as WireResponse;
+use quorate_proto::etcdserverpb::{
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse,
+    InternalRaftRequest, PutRequest, PutResponse, RangeRequest, RangeResponse, ResponseOp,
+    TxnRequest, TxnResponse,
+};
+use tonic::{Request, Response, Status};
+
+use super::context::{Context, Timer, decode_kv};
+use super::errors::Refusal;
+use super::stream::RangeStream;
+use super::{compare, reply, request, validate};
+use crate::handle::Response as ApplyResponse;
+use crate::view::Pin;
+
+/// Serves keys: reads from the view, writes through the owner.
+pub(crate) struct KvService {
+    context: Context,
+    timers: Timers,
+}
+
+struct Timers {
+    range: Timer,
+    put: Timer,
+    delete_range: Timer,
+    txn: Timer,
+    read_only_txn: Timer,
+    compaction: Timer,
+}
+
+impl KvService {
+    pub(crate) fn new(context: Context) -> Self {
+        let timers = Timers {
+            range: context.timer("Range"),
+            put: context.timer("Put"),
+            delete_range: context.timer("DeleteRange"),
+            txn: context.timer("Txn"),
+            read_only_txn: context.timer("ReadonlyTxn"),
+            compaction: context.timer("Compaction"),
+        };
+        Self { context, timers }
+    }
+
+    async fn read_range(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
+        validate::range(&request)?;
+        if !request.serializable {
+            self.context.check_not_learner()?;
+            self.context.linearize().await?;
+        }
+        self.context.check_ready()?;
+        let pin = self.context.pin(request.revision)?;
+        let revision = header_revision(&self.context, request.revision, &pin);
+        let at = reply::end_of(&pin);
+        let rows = self.context.read(request::query(request), at, Arc::new(pin)).await?;
+        Ok(reply::range(self.context.header(revision), rows))
+    }
+
+    async fn write_put(&self, request: PutRequest) -> Result<PutResponse, Status> {
+        validate::put(&request)?;
+        self.context.check_not_learner()?;
+        let command = InternalRaftRequest { put: Some(request), ..Default::default() };
+        let (applied, term, pin) = reply::applied(self.context.propose(command).await?)?;
+        let header = self.context.header_at(applied.revision, term);
+        reply::put(&self.context, header, applied.outcome, pin).await
+    }
+
+    async fn write_delete(
+        &self,
+        request: DeleteRangeRequest,
+    ) -> Result<DeleteRangeResponse, Status> {
+        validate::delete_range(&request)?;
+        self.context.check_not_learner()?;
+        let command = InternalRaftRequest { delete_range: Some(request), ..Default::default() };
+        let (applied, term, pin) = reply::applied(self.context.propose(command).await?)?;
+        let header = self.context.header_at(applied.revision, term);
+        reply::delete_range(&self.context, header, applied.outcome, pin).await
+    }
+
+    async fn write_txn(&self, request: TxnRequest) -> Result<TxnResponse, Status> {
+        let command = InternalRaftRequest { txn: Some(request), ..Default::default() };
+        let (applied, term, pin) = reply::applied(self.context.propose(command).await?)?;
+        let header = self.context.header_at(applied.revision, term);
+        reply::txn(&self.context, header, applied.outcome, pin).await
+    }
+
+    /// A transaction that only reads: compares and ranges all see the revision that is pinned first.
+    async fn read_txn(&self, request: TxnRequest) -> Result<TxnResponse, Status> {
+        if !request::is_serializable(&request) {
+            self.context.linearize().await?;
+        }
+        self.context.check_ready()?;
+        let pin = Arc::new(self.context.pin(0)?);
+        let revision = pin.revision();
+        let mut succeeded = true;
+        for condition in &request.compare {
+            succeeded = succeeded && self.compare_holds(condition, &pin).await?;
+        }
+        let branch = if succeeded { request.success } else { request.failure };
+        let ranges = branch.into_iter().filter_map(|op| match op.request {
+            Some(WireRequest::RequestRange(range)) => Some(range),
+            _ => None,
+        });
+        // All revisions are checked before the first key is read.
+        let pins = ranges
+            .map(|range| Ok((self.pin_within(&range, &pin)?, range)))
+            .collect::<Result<Vec<_>, Status>>()?;
+        let mut responses = Vec::with_capacity(pins.len());
+        for (pin, range) in pins {
+            let at = reply::end_of(&pin);
+            let rows = self.context.read(request::query(range), at, pin).await?;
+            let range = reply::range(Context::inner_header(revision), rows);
+            responses.push(ResponseOp { response: Some(WireResponse::ResponseRange(range)) });
+        }
+        let header = Some(self.context.header(revision));
+        Ok(TxnResponse { header, succeeded, responses })
+    }
+
+    async fn compare_holds(
+        &self,
+        condition: &quorate_proto::etcdserverpb::Compare,
+        pin: &Arc<Pin>,
+    ) -> Result<bool, Status> {
+        let query = request::query(compare::range(condition));
+        let rows = self.context.read(query, reply::end_of(pin), Arc::clone(pin)).await?;
+        let found = rows.kvs.iter().map(decode_kv).collect::<Result<Vec<_>, _>>();
+        match found {
+            Ok(found) => Ok(compare::holds(condition, &found)),
+            Err(error) => {
+                self.context.handle().fail(format!("a stored row cannot be decoded: {error}"));
+                Err(Refusal::Stopped.into())
+            }
+        }
+    }
+
+    /// The pin for a range of a transaction that sees the state pinned by `txn`.
+    fn pin_within(&self, range: &RangeRequest, txn: &Arc<Pin>) -> Result<Arc<Pin>, Status> {
+        if range.revision <= 0 || range.revision == txn.revision() {
+            return Ok(Arc::clone(txn));
+        }
+        if range.revision > txn.revision() {
+            return Err(Refusal::FutureRevision.into());
+        }
+        self.context.pin(range.revision).map(Arc::new)
+    }
+
+    async fn write_compaction(
+        &self,
+        request: CompactionRequest,
+    ) -> Result<CompactionResponse, Status> {
+        self.context.check_not_learner()?;
+        let CompactionRequest { revision, physical } = request;
+        let command = InternalRaftRequest { compaction: Some(request), ..Default::default() };
+        let committed = self.context.propose(command).await?;
+        let term = committed.term;
+        let result = committed.result.map_err(Refusal::from)?;
+        if physical {
+            let finished = self.context.handle().compaction_finished(revision).await;
+            finished.map_err(Refusal::from)?;
+        }
+        let current = match result {
+            ApplyResponse::Compacted { revision } => revision,
+            _ => self.context.handle().view().current_revision(),
+        };
+        Ok(CompactionResponse { header: Some(self.context.header_at(current, term)) })
+    }
+}
+
+/// `header.revision` of a read: the current one, and for a read of the present the one that was read.
+pub(super) fn header_revision(context: &Context, asked: i64, pin: &Pin) -> i64 {
+    if asked <= 0 { pin.revision() } else { context.handle().view().current_revision() }
+}
+
+#[tonic::async_trait]
+impl Kv for KvService {
+    type RangeStreamStream = RangeStream;
+
+    async fn range(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Result<Response<RangeResponse>, Status> {
+        let started = Instant::now();
+        let reply = self.read_range(request.into_inner()).await;
+        self.timers.range.observe(started, reply.is_ok());
+        reply.map(Response::new)
+    }
+
+    async fn range_stream(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Result<Response<RangeStream>, Status> {
+        let request = request.into_inner();
+        validate::range_stream(&request)?;
+        self.context.check_not_learner()?;
+        if !request.serializable {
+            self.context.linearize().await?;
+        }
+        self.context.check_ready()?;
+        RangeStream::start(self.context.clone(), request).map(Response::new)
+    }
+
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let started = Instant::now();
+        let reply = self.write_put(request.into_inner()).await;
+        self.timers.put.observe(started, reply.is_ok());
+        reply.map(Response::new)
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<Response<DeleteRangeResponse>, Status> {
+        let started = Instant::now();
+        let reply = self.write_delete(request.into_inner()).await;
+        self.timers.delete_range.observe(started, reply.is_ok());
+        reply.map(Response::new)
+    }
+
+    async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        let started = Instant::now();
+        let request = request.into_inner();
+        validate::txn(&request, self.context.limits().txn_ops_max)?;
+        self.context.check_not_learner()?;
+        let (timer, reply) = if request::is_read_only(&request) {
+            (&self.timers.read_only_txn, self.read_txn(request).await)
+        } else {
+            (&self.timers.txn, self.write_txn(request).await)
+        };
+        timer.observe(started, reply.is_ok());
+        reply.map(Response::new)
+    }
+
+    async fn compact(
+        &self,
+        request: Request<CompactionRequest>,
+    ) -> Result<Response<CompactionResponse>, Status> {
+        let started = Instant::now();
+        let reply = self.write_compaction(request.into_inner()).await;
+        self.timers.compaction.observe(started, reply.is_ok());
+        reply.map(Response::new)
+    }
+}

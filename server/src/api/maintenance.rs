@@ -1,0 +1,217 @@
+//! The Maintenance service: status, hashes, alarms, space.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use quorate_proto::etcdserverpb::alarm_request::AlarmAction;
+use quorate_proto::etcdserverpb::maintenance_server::Maintenance;
+use quorate_proto::etcdserverpb::{
+    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
+    DowngradeInfo, DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest,
+    HashResponse, InternalRaftRequest, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest,
+    SnapshotResponse, StatusRequest, StatusResponse,
+};
+use tonic::{Request, Response, Status};
+
+use super::context::Context;
+use super::errors::Refusal;
+use super::unavailable;
+use crate::config::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
+use crate::handle::Response as ApplyResponse;
+use crate::state_machine::{Alarm, AlarmKind};
+use crate::view::HashResult;
+
+/// Serves what an operator asks.
+pub(crate) struct MaintenanceService {
+    context: Context,
+}
+
+impl MaintenanceService {
+    pub(crate) fn new(context: Context) -> Self {
+        Self { context }
+    }
+
+    fn status_now(&self) -> StatusResponse {
+        let handle = self.context.handle();
+        let status = handle.status();
+        let leader = status.leader_id.load(Relaxed);
+        let mut errors: Vec<String> = handle.alarms().iter().map(describe).collect();
+        if leader == 0 {
+            errors.push("etcdserver: no leader".to_owned());
+        }
+        StatusResponse {
+            header: Some(self.context.header(handle.view().current_revision())),
+            version: ETCD_VERSION.to_owned(),
+            db_size: status.db_size_bytes.load(Relaxed),
+            leader,
+            raft_index: status.commit_index.load(Relaxed),
+            raft_term: status.term.load(Relaxed),
+            raft_applied_index: status.applied_index.load(Relaxed),
+            errors,
+            db_size_in_use: status.db_size_in_use_bytes.load(Relaxed),
+            is_learner: status.is_learner.load(Relaxed),
+            storage_version: ETCD_CLUSTER_VERSION.to_owned(),
+            db_size_quota: status.quota_bytes.load(Relaxed),
+            downgrade_info: Some(DowngradeInfo::default()),
+        }
+    }
+
+    /// The hash of the key space at `revision`, or now for 0.
+    async fn hash_at(&self, revision: i64) -> Result<HashResult, Status> {
+        self.context.check_ready()?;
+        let handle = self.context.handle();
+        if revision < 0 {
+            // No revision is that old: etcd hashes nothing but the name of the bucket.
+            return Ok(HashResult {
+                hash: crc32c::crc32c(b"key"),
+                compact_revision: handle.view().compact_revision(),
+                hash_revision: revision,
+                current_revision: handle.view().current_revision(),
+            });
+        }
+        let refuse = |error| self.context.refuse_read(error);
+        let mut read = handle.view().hash_kv(revision).map_err(refuse)?;
+        loop {
+            match read.step(handle.rows().as_ref()).map_err(refuse)? {
+                Some(result) => return Ok(result),
+                None => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    async fn change_alarm(&self, request: AlarmRequest) -> Result<Vec<Alarm>, Status> {
+        let command = InternalRaftRequest { alarm: Some(request), ..Default::default() };
+        let committed = self.context.propose(command).await?;
+        match committed.result.map_err(Refusal::from)? {
+            ApplyResponse::Alarms(alarms) => Ok(alarms),
+            _ => Ok(Vec::new()),
+        }
+    }
+}
+
+fn number(kind: AlarmKind) -> AlarmType {
+    match kind {
+        AlarmKind::NoSpace => AlarmType::Nospace,
+        AlarmKind::Corrupt => AlarmType::Corrupt,
+    }
+}
+
+fn wire(alarm: &Alarm) -> AlarmMember {
+    AlarmMember { member_id: alarm.member_id, alarm: number(alarm.kind).into() }
+}
+
+/// An alarm as protobuf's text format has it.
+fn describe(alarm: &Alarm) -> String {
+    format!("memberID:{} alarm:{}", alarm.member_id, number(alarm.kind).as_str_name())
+}
+
+#[tonic::async_trait]
+impl Maintenance for MaintenanceService {
+    type SnapshotStream = tokio_stream::Empty<Result<SnapshotResponse, Status>>;
+
+    async fn alarm(
+        &self,
+        request: Request<AlarmRequest>,
+    ) -> Result<Response<AlarmResponse>, Status> {
+        self.context.check_not_learner()?;
+        let request = request.into_inner();
+        let action = AlarmAction::try_from(request.action);
+        let action = action.map_err(|_| Refusal::UnknownAlarmAction)?;
+        let kind = AlarmType::try_from(request.alarm).map_err(|_| Refusal::UnknownAlarmType)?;
+        let alarms = match (action, kind) {
+            (AlarmAction::Get, kind) => {
+                self.context.linearize().await?;
+                let all = self.context.handle().alarms();
+                let wanted = |a: &&Alarm| kind == AlarmType::None || number(a.kind) == kind;
+                all.iter().filter(wanted).copied().collect()
+            }
+            (_, AlarmType::None) => Vec::new(),
+            _ => self.change_alarm(request).await?,
+        };
+        let header = self.context.header(self.context.handle().view().current_revision());
+        let alarms = alarms.iter().map(wire).collect();
+        Ok(Response::new(AlarmResponse { header: Some(header), alarms }))
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        Ok(Response::new(self.status_now()))
+    }
+
+    async fn defragment(
+        &self,
+        _: Request<DefragmentRequest>,
+    ) -> Result<Response<DefragmentResponse>, Status> {
+        self.context.check_not_learner()?;
+        let disk = &self.context.metrics().disk;
+        let started = Instant::now();
+        disk.defrag_inflight.inc();
+        let done = self.context.handle().defragment().await;
+        disk.defrag_inflight.dec();
+        disk.defrag_seconds.observe(started.elapsed().as_secs_f64());
+        done.map_err(Refusal::from)?;
+        Ok(Response::new(DefragmentResponse { header: None }))
+    }
+
+    /// Of the key space now: what else the store holds is this member's own business.
+    async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        self.context.check_not_learner()?;
+        let started = Instant::now();
+        let summary = self.hash_at(0).await?;
+        let seconds = started.elapsed().as_secs_f64();
+        self.context.metrics().mvcc.hash_seconds.observe(seconds);
+        let header = self.context.header(self.context.handle().view().current_revision());
+        Ok(Response::new(HashResponse { header: Some(header), hash: summary.hash }))
+    }
+
+    async fn hash_kv(
+        &self,
+        request: Request<HashKvRequest>,
+    ) -> Result<Response<HashKvResponse>, Status> {
+        self.context.check_not_learner()?;
+        let started = Instant::now();
+        let summary = self.hash_at(request.get_ref().revision).await?;
+        let seconds = started.elapsed().as_secs_f64();
+        self.context.metrics().mvcc.hash_revision_seconds.observe(seconds);
+        let header = self.context.header(self.context.handle().view().current_revision());
+        Ok(Response::new(HashKvResponse {
+            header: Some(header),
+            hash: summary.hash,
+            compact_revision: summary.compact_revision,
+            hash_revision: summary.hash_revision,
+        }))
+    }
+
+    async fn snapshot(
+        &self,
+        _: Request<SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        Err(unavailable("saving a snapshot"))
+    }
+
+    async fn move_leader(
+        &self,
+        _: Request<MoveLeaderRequest>,
+    ) -> Result<Response<MoveLeaderResponse>, Status> {
+        Err(unavailable("moving the leader"))
+    }
+
+    async fn downgrade(
+        &self,
+        _: Request<DowngradeRequest>,
+    ) -> Result<Response<DowngradeResponse>, Status> {
+        Err(unavailable("downgrading"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alarms_read_as_in_etcd() {
+        let alarm = Alarm { member_id: 5, kind: AlarmKind::NoSpace };
+        assert_eq!(describe(&alarm), "memberID:5 alarm:NOSPACE");
+        assert_eq!(wire(&alarm), AlarmMember { member_id: 5, alarm: 1 });
+        assert_eq!(number(AlarmKind::Corrupt) as i32, AlarmKind::Corrupt as i32);
+    }
+}

@@ -1,0 +1,189 @@
+//! From an HTTP request to the service that answers it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Request, Response};
+use hyper::body::Incoming;
+use quorate_proto::etcdserverpb::cluster_server::ClusterServer;
+use quorate_proto::etcdserverpb::kv_server::KvServer;
+use quorate_proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use tonic::Status;
+use tonic::codegen::Service;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+
+use super::body::{Call, ReplyBody, RequestBody};
+use super::cluster::ClusterService;
+use super::context::Context;
+use super::errors::Refusal;
+use super::kv::KvService;
+use super::maintenance::MaintenanceService;
+use super::methods::{self, METHODS};
+use super::unavailable;
+use crate::config::LimitConfig;
+use crate::handle::Handle;
+use crate::telemetry::{MethodKind, Metrics};
+
+type HttpReply = Response<tonic::body::Body>;
+type Dispatch = Box<
+    dyn Fn(Request<RequestBody>) -> Pin<Box<dyn Future<Output = HttpReply> + Send>> + Send + Sync,
+>;
+
+/// The most labels for versions that clients claim to have; the label is the client's to choose.
+const CLIENT_VERSION_LEN_MAX: usize = 8;
+
+/// All gRPC services.
+pub struct Api {
+    context: Context,
+    metrics: Arc<Metrics>,
+    message_bytes_max: usize,
+    slow: Duration,
+    kv: KvServer<KvService>,
+    cluster: ClusterServer<ClusterService>,
+    maintenance: MaintenanceServer<MaintenanceService>,
+    health: HealthServer<HealthService>,
+    reflection: Dispatch,
+    reflection_alpha: Dispatch,
+}
+
+impl Api {
+    /// The services of one member. A unary call that takes longer than `slow` is logged.
+    ///
+    /// `metrics` must have been made with [`METHODS`]. Say in `health` what is served; at first everything is.
+    pub fn new(
+        handle: Handle,
+        metrics: Arc<Metrics>,
+        limits: LimitConfig,
+        slow: Duration,
+        health: HealthReporter,
+    ) -> Arc<Self> {
+        const DESCRIBED: &str = "the descriptors are compiled in";
+        let context = Context::new(handle, Arc::clone(&metrics), limits);
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(quorate_proto::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        // The length is checked by `RequestBody`, with the text of gRPC for Go.
+        let unlimited = usize::MAX;
+        let kv = KvServer::new(KvService::new(context.clone()));
+        let cluster = ClusterServer::new(ClusterService::new(context.clone()));
+        let maintenance = MaintenanceServer::new(MaintenanceService::new(context.clone()));
+        Arc::new(Self {
+            message_bytes_max: limits.message_bytes_max(),
+            slow,
+            kv: kv.max_decoding_message_size(unlimited).max_encoding_message_size(unlimited),
+            cluster: cluster.max_decoding_message_size(unlimited),
+            maintenance: maintenance.max_decoding_message_size(unlimited),
+            health: HealthServer::new(HealthService::from_health_reporter(health)),
+            reflection: dispatch(reflection().build_v1().expect(DESCRIBED)),
+            reflection_alpha: dispatch(reflection().build_v1alpha().expect(DESCRIBED)),
+            context,
+            metrics,
+        })
+    }
+
+    /// Answers one call.
+    pub async fn call(self: Arc<Self>, request: Request<Incoming>) -> Response<ReplyBody> {
+        let method = match methods::find(request.uri().path()) {
+            Ok(method) => method,
+            Err(text) => return refuse(Status::unimplemented(text), None),
+        };
+        let call = Call::start(Arc::clone(&self.metrics), method, self.slow);
+        if let Err(refusal) = self.check_metadata(request.headers(), method) {
+            return refuse(refusal.into(), Some(call));
+        }
+        let request = request.map(|body| RequestBody::new(body, self.message_bytes_max, &call));
+        let (service, name, _) = METHODS[method];
+        let reply = match service {
+            "etcdserverpb.KV" => serve(self.kv.clone().call(request)).await,
+            "etcdserverpb.Maintenance" => serve(self.maintenance.clone().call(request)).await,
+            "etcdserverpb.Cluster" => serve(self.cluster.clone().call(request)).await,
+            "grpc.health.v1.Health" if name != "List" => {
+                serve(self.health.clone().call(request)).await
+            }
+            "grpc.reflection.v1.ServerReflection" => (self.reflection)(request).await,
+            "grpc.reflection.v1alpha.ServerReflection" => (self.reflection_alpha)(request).await,
+            _ => return refuse(unavailable(&format!("{service}/{name}")), Some(call)),
+        };
+        let (parts, body) = reply.into_parts();
+        let body = ReplyBody::of_call(&parts, body, call);
+        Response::from_parts(parts, body)
+    }
+
+    /// What a client asks in its metadata: to fail without a leader; and it says its version.
+    fn check_metadata(&self, headers: &HeaderMap, method: usize) -> Result<(), Refusal> {
+        let version = match headers.get("client-api-version") {
+            None => "unknown",
+            Some(value) => value.to_str().map_err(|_| Refusal::InvalidClientApiVersion)?,
+        };
+        let kind = if METHODS[method].2 == MethodKind::Unary { "unary" } else { "stream" };
+        let version = if is_version(version) { version } else { "other" };
+        self.metrics.server.client_requests.with_label_values(&[kind, version]).inc();
+        let needs_leader = headers.get("hasleader").is_some_and(|value| value == "true");
+        let leader_id = &self.context.handle().status().leader_id;
+        if needs_leader && leader_id.load(std::sync::atomic::Ordering::Relaxed) == 0 {
+            return Err(Refusal::NoLeader);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a client's version can be a label: a short number like `3.7`, or nothing that was said.
+fn is_version(text: &str) -> bool {
+    let numeric = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    text == "unknown" || (text.len() <= CLIENT_VERSION_LEN_MAX && numeric && text.starts_with("3."))
+}
+
+fn dispatch<S>(server: S) -> Dispatch
+where
+    S: Service<Request<RequestBody>, Response = HttpReply, Error = std::convert::Infallible>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
+    Box::new(move |request| {
+        let reply = server.clone().call(request);
+        Box::pin(async move { serve(reply).await })
+    })
+}
+
+async fn serve(
+    reply: impl Future<Output = Result<HttpReply, std::convert::Infallible>>,
+) -> HttpReply {
+    match reply.await {
+        Ok(reply) => reply,
+        Err(never) => match never {},
+    }
+}
+
+fn refuse(status: Status, call: Option<Call>) -> Response<ReplyBody> {
+    let (parts, body) = status.into_http::<tonic::body::Body>().into_parts();
+    let body = match call {
+        Some(call) => ReplyBody::of_call(&parts, body, call),
+        None => ReplyBody::plain(bytes::Bytes::new()),
+    };
+    Response::from_parts(parts, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_short_versions_of_three_become_labels() {
+        for (text, expected) in [
+            ("3.7", true),
+            ("3.10.1", true),
+            ("unknown", true),
+            ("3.777777777", false),
+            ("x", false),
+            ("2.3", false),
+            ("", false),
+        ] {
+            assert_eq!(is_version(text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What a request must be before anyone acts on it. Pure; the order of the checks is etcd's.
+
+use std::collections::{BTreeMap, HashSet};
+
+use bytes::Bytes;
+use quorate_proto::etcdserverpb::request_op::Request;
+use quorate_proto::etcdserverpb::{
+    DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, range_request,
+};
+
+use super::errors::Refusal;
+
+pub(crate) fn range(request: &RangeRequest) -> Result<(), Refusal> {
+    if request.key.is_empty() {
+        return Err(Refusal::EmptyKey);
+    }
+    let order = range_request::SortOrder::try_from(request.sort_order);
+    let target = range_request::SortTarget::try_from(request.sort_target);
+    if order.is_err() || target.is_err() {
+        return Err(Refusal::InvalidSortOption);
+    }
+    Ok(())
+}
+
+/// What `RangeStream` cannot do beyond [`range`]: only the order of keys is a stream.
+pub(crate) fn range_stream(request: &RangeRequest) -> Result<(), Refusal> {
+    range(request)?;
+    let by_key = request.sort_target() == range_request::SortTarget::Key;
+    let sorted = match request.sort_order() {
+        range_request::SortOrder::None => false,
+        range_request::SortOrder::Ascend => !by_key,
+        range_request::SortOrder::Descend => true,
+    };
+    if sorted {
+        return Err(Refusal::StreamSort);
+    }
+    let filters = [
+        request.min_mod_revision,
+        request.max_mod_revision,
+        request.min_create_revision,
+        request.max_create_revision,
+    ];
+    if filters.iter().any(|bound| *bound != 0) {
+        return Err(Refusal::StreamFilters);
+    }
+    Ok(())
+}
+
+pub(crate) fn put(request: &PutRequest) -> Result<(), Refusal> {
+    if request.key.is_empty() {
+        return Err(Refusal::EmptyKey);
+    }
+    if request.ignore_value && !request.value.is_empty() {
+        return Err(Refusal::ValueProvided);
+    }
+    if request.ignore_lease && request.lease != 0 {
+        return Err(Refusal::LeaseProvided);
+    }
+    Ok(())
+}
+
+pub(crate) fn delete_range(request: &DeleteRangeRequest) -> Result<(), Refusal> {
+    if request.key.is_empty() { Err(Refusal::EmptyKey) } else { Ok(()) }
+}
+
+/// Checks a transaction whose largest list may have `ops_max` elements; lists of a nested one may
+/// have what its parent left.
+pub(crate) fn txn(request: &TxnRequest, ops_max: usize) -> Result<(), Refusal> {
+    requests(request, ops_max)?;
+    changes(&request.success)?;
+    changes(&request.failure)?;
+    Ok(())
+}
+
+fn requests(request: &TxnRequest, ops_max: usize) -> Result<(), Refusal> {
+    let ops = request.compare.len().max(request.success.len()).max(request.failure.len());
+    let Some(ops_left) = ops_max.checked_sub(ops) else { return Err(Refusal::TooManyOps) };
+    if request.compare.iter().any(|compare| compare.key.is_empty()) {
+        return Err(Refusal::EmptyKey);
+    }
+    for op in request.success.iter().chain(&request.failure) {
+        match &op.request {
+            Some(Request::RequestRange(op)) => range(op)?,
+            Some(Request::RequestPut(op)) => put(op)?,
+            Some(Request::RequestDeleteRange(op)) => delete_range(op)?,
+            Some(Request::RequestTxn(op)) => requests(op, ops_left)?,
+            None => return Err(Refusal::KeyNotFound),
+        }
+    }
+    Ok(())
+}
+
+/// What a list of operations writes, over both branches of each nested transaction.
+#[derive(Default)]
+struct Changes<'a> {
+    puts: HashSet<&'a Bytes>,
+    deletions: Intervals,
+}
+
+/// No key is put twice, and none is put that the same list deletes.
+///
+/// Both branches of a nested transaction may put the same key, as only one is done. As in etcd, a put
+/// in one nested transaction may be followed by a deletion of its key in a later one, but not preceded.
+fn changes(ops: &[RequestOp]) -> Result<Changes<'_>, Refusal> {
+    let mut changes = Changes::default();
+    for op in ops {
+        if let Some(Request::RequestDeleteRange(op)) = &op.request {
+            changes.deletions.add(&op.key, &op.range_end);
+        }
+    }
+    for op in ops {
+        if let Some(Request::RequestTxn(op)) = &op.request {
+            changes.add_nested(self::changes(&op.success)?, self::changes(&op.failure)?)?;
+        }
+    }
+    for op in ops {
+        if let Some(Request::RequestPut(op)) = &op.request
+            && (changes.deletions.contains(&op.key) || !changes.puts.insert(&op.key))
+        {
+            return Err(Refusal::DuplicateKey);
+        }
+    }
+    Ok(changes)
+}
+
+impl<'a> Changes<'a> {
+    fn add_nested(&mut self, success: Changes<'a>, failure: Changes<'a>) -> Result<(), Refusal> {
+        let mut puts = success.puts;
+        puts.extend(failure.puts);
+        for key in puts {
+            if self.deletions.contains(key) || !self.puts.insert(key) {
+                return Err(Refusal::DuplicateKey);
+            }
+        }
+        self.deletions.append(success.deletions);
+        self.deletions.append(failure.deletions);
+        Ok(())
+    }
+}
+
+/// A set of half-open intervals of keys, merged where they overlap.
+///
+/// A `range_end` is taken literally, as etcd does here: `"\0"` makes an empty interval, so that a
+/// deletion of everything from a key on never counts as one of a key that is put.
+#[derive(Default)]
+struct Intervals {
+    /// End by start; no two touch.
+    ends: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Intervals {
+    fn add(&mut self, key: &[u8], range_end: &[u8]) {
+        let mut start = key.to_vec();
+        let mut end = range_end.to_vec();
+        if end.is_empty() {
+            end = [key, &[0]].concat();
+        }
+        if start >= end {
+            return;
+        }
+        while let Some((other_start, other_end)) = self.ends.range(..=end.clone()).next_back() {
+            if *other_end < start {
+                break;
+            }
+            start = start.min(other_start.clone());
+            end = end.max(other_end.clone());
+            let merged = other_start.clone();
+            self.ends.remove(&merged);
+        }
+        self.ends.insert(start, end);
+    }
+
+    fn append(&mut self, other: Self) {
+        for (start, end) in other.ends {
+            self.add(&start, &end);
+        }
+    }
+
+    fn contains(&self, key: &[u8]) -> bool {
+        self.ends
+            .range::<[u8], _>((std::ops::Bound::Unbounded, std::ops::Bound::Included(key)))
+            .next_back()
+            .is_some_and(|(_, end)| key < end.as_slice())
+    }
+}

@@ -1,0 +1,54 @@
+//! Numbers that the owner publishes, copied into the registry when they are asked for.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::handle::Handle;
+use crate::state_machine::AlarmKind;
+use crate::telemetry::{IntCounter, Metrics};
+
+/// Copies status, members and alarms into `metrics`.
+pub(super) fn refresh(metrics: &Metrics, handle: &Handle) {
+    let (status, server) = (handle.status(), &metrics.server);
+    let member_id = status.member_id.load(Relaxed);
+    let leader_id = status.leader_id.load(Relaxed);
+    server.has_leader.set((leader_id != 0).into());
+    server.is_leader.set((leader_id != 0 && leader_id == member_id).into());
+    server.is_learner.set(status.is_learner.load(Relaxed).into());
+    server.proposals_committed.set(gauge(status.commit_index.load(Relaxed)));
+    server.proposals_applied.set(gauge(status.applied_index.load(Relaxed)));
+    server.proposals_pending.set(gauge(status.proposals_pending.load(Relaxed)));
+    raise(&server.proposals_failed, status.proposals_failed.load(Relaxed));
+    raise(&server.leader_changes, status.leader_changes.load(Relaxed));
+    server.quota_bytes.set(status.quota_bytes.load(Relaxed));
+    if member_id != 0 {
+        server.id.with_label_values(&[format!("{member_id:x}").as_str()]).set(1);
+    }
+    server.alarms.reset();
+    for alarm in handle.alarms().iter() {
+        let kind = match alarm.kind {
+            AlarmKind::NoSpace => "NOSPACE",
+            AlarmKind::Corrupt => "CORRUPT",
+        };
+        server.alarms.with_label_values(&[format!("{:x}", alarm.member_id).as_str(), kind]).set(1);
+    }
+    let mvcc = &metrics.mvcc;
+    mvcc.db_total_bytes.set(status.db_size_bytes.load(Relaxed));
+    mvcc.db_in_use_bytes.set(status.db_size_in_use_bytes.load(Relaxed));
+    metrics.own.db_file_bytes.set(status.db_file_bytes.load(Relaxed));
+    metrics.own.raft_term.set(gauge(status.term.load(Relaxed)));
+    let ready = status.ready.load(Relaxed);
+    metrics.own.ready.set(ready.into());
+    if ready {
+        mvcc.current_revision.set(handle.view().current_revision());
+        mvcc.compact_revision.set(handle.view().compact_revision());
+    }
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// Brings a counter up to a total that is counted elsewhere.
+fn raise(counter: &IntCounter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
+}

@@ -1,0 +1,296 @@
+//! Sockets for clients: bound at the start, then each connection served until it or the member ends.
+//!
+//! gRPC and HTTP share a port, as in etcd: what comes with `content-type: application/grpc` goes to
+//! the [`Api`], everything else to the [`Site`]. Everything runs on the runtime of the caller.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
+
+use crate::api::{Api, ReplyBody};
+use crate::config::{Http2Config, ListenAddr};
+use crate::http::{Site, Surface};
+use crate::telemetry::Metrics;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+/// What a client may send on one stream, and on one connection, before it is read, in bytes.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Largest HTTP/2 frame that is received, in bytes.
+const FRAME_BYTES_MAX: u32 = 256 << 10;
+/// What may wait to be sent on one stream, in bytes.
+const SEND_BUFFER_BYTES_MAX: usize = 1 << 20;
+/// Time for the head of an HTTP/1 request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pause after a failed accept, which is likely to fail again at once (no more file descriptors).
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Time for open calls to end when the member stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A socket that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {addr}: {error}")]
+pub struct ListenError {
+    addr: ListenAddr,
+    error: io::Error,
+}
+
+/// A bound socket.
+pub struct Listener {
+    socket: Socket,
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+/// What a listener serves.
+#[derive(Clone)]
+pub struct Front {
+    /// gRPC, if it is served here.
+    pub api: Option<Arc<Api>>,
+    /// HTTP, if it is served here, and which part.
+    pub site: Option<(Arc<Site>, Surface)>,
+    /// Counts connections.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Options of sockets.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SocketOptions {
+    /// `SO_REUSEPORT`.
+    pub reuse_port: bool,
+    /// `SO_REUSEADDR`.
+    pub reuse_address: bool,
+}
+
+impl Listener {
+    /// Binds `addr`.
+    ///
+    /// # Errors
+    /// If the socket cannot be bound; say so and end the start.
+    pub fn bind(addr: &ListenAddr, options: SocketOptions) -> Result<Self, ListenError> {
+        let socket = match addr {
+            ListenAddr::Tcp(ip) => bind_tcp(*ip, options).map(Socket::Tcp),
+            ListenAddr::Unix(path) => bind_unix(path),
+        };
+        let socket = socket.map_err(|error| ListenError { addr: addr.clone(), error })?;
+        Ok(Self { socket })
+    }
+
+    /// The address that was bound, with the port that port 0 became.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match &self.socket {
+            Socket::Tcp(listener) => listener.local_addr().ok(),
+            Socket::Unix(..) => None,
+        }
+    }
+
+    /// Serves `front` until `stop` says true, then lets open calls end for a moment.
+    pub async fn serve(self, front: Front, http2: Http2Config, mut stop: watch::Receiver<bool>) {
+        let builder = Arc::new(connections(http2));
+        let graceful = GracefulShutdown::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.accept() => accepted,
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            match accepted {
+                Ok(stream) => spawn(stream, &front, &builder, &graceful),
+                Err(error) => {
+                    tracing::warn!(%error, "connection not accepted");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+        drop(self);
+        if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
+            tracing::info!("open connections were closed");
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Stream> {
+        match &self.socket {
+            Socket::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // Small replies must not wait for the client's acknowledgement of the one before.
+                stream.set_nodelay(true)?;
+                Ok(Stream::Tcp(stream))
+            }
+            Socket::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Socket::Unix(_, path) = &self.socket {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn bind_tcp(addr: SocketAddr, options: SocketOptions) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // As Go does for every listener: without it a restart waits for old connections to time out.
+    socket.set_reuseaddr(true)?;
+    let _ = options.reuse_address;
+    if options.reuse_port {
+        socket.set_reuseport(true)?;
+    }
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
+/// Binds a path; one that a dead process left behind is taken over.
+fn bind_unix(path: &Path) -> io::Result<Socket> {
+    let in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+    let listener = match UnixListener::bind(path) {
+        Err(error) if in_use(&error) && std::os::unix::net::UnixStream::connect(path).is_err() => {
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)?
+        }
+        bound => bound?,
+    };
+    Ok(Socket::Unix(listener, path.to_owned()))
+}
+
+fn connections(http2: Http2Config) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let keepalive_timeout = match http2.keepalive_timeout {
+        Duration::ZERO => Duration::MAX,
+        timeout => timeout,
+    };
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
+        .max_concurrent_streams(http2.concurrent_streams_max)
+        .keep_alive_interval(http2.keepalive_interval)
+        .keep_alive_timeout(keepalive_timeout);
+    builder
+}
+
+fn spawn(
+    stream: Stream,
+    front: &Front,
+    builder: &Arc<auto::Builder<TokioExecutor>>,
+    graceful: &GracefulShutdown,
+) {
+    let front = front.clone();
+    let connections = front.metrics.own.grpc_connections.clone();
+    let service = service_fn(move |request| front.clone().answer(request));
+    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    let connection = graceful.watch(connection);
+    connections.inc();
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "connection ended");
+        }
+        connections.dec();
+    });
+}
+
+impl Front {
+    async fn answer(self, request: Request<Incoming>) -> Result<Response<ReplyBody>, Infallible> {
+        let content_type = request.headers().get(CONTENT_TYPE).map(|value| value.as_bytes());
+        let is_grpc = content_type.is_some_and(|value| value.starts_with(b"application/grpc"));
+        if let Some(api) = self.api.filter(|_| is_grpc) {
+            return Ok(api.call(request).await);
+        }
+        let Some((site, surface)) = self.site else {
+            let mut response = Response::new(ReplyBody::plain("404 page not found\n"));
+            *response.status_mut() = http::StatusCode::NOT_FOUND;
+            return Ok(response);
+        };
+        let page = site.call(request.method(), request.uri(), surface).await;
+        Ok(page.into_response(ReplyBody::plain))
+    }
+}
+
+/// A connection of either kind.
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, data),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Unix(stream) => stream.is_write_vectored(),
+        }
+    }
+}
