@@ -63,10 +63,19 @@ fn a_member_that_was_away_catches_up() {
     cluster.propose(leader, 3_000).unwrap();
     cluster.settle();
     assert_eq!(cluster.history.len(), 3_004);
+    let matched = |cluster: &mut Cluster, id| {
+        let progress = cluster.node(id).status().progress;
+        progress.iter().map(|member| member.matched_index).collect::<Vec<_>>()
+    };
+    let mut expected = [3_004; 3];
+    expected[away as usize - 1] = 4;
+    assert_eq!(matched(&mut cluster, leader), expected);
     cluster.start(away);
     cluster.elect();
     cluster.settle();
     assert_eq!(cluster.members[&away].applied, 3_004);
+    assert_eq!(matched(&mut cluster, leader), [3_004; 3]);
+    assert_eq!(matched(&mut cluster, away), [0; 0]);
 }
 
 #[test]
