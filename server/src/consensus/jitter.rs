@@ -17,16 +17,16 @@ impl Jitter {
 
     /// The next election timeout: at least `ticks`, less than twice that.
     pub(super) fn election_timeout(&mut self, ticks: usize) -> usize {
-        let draw = u128::from(self.next()) * ticks as u128 >> 64;
+        let draw = (u128::from(self.next()) * ticks as u128) >> 64;
         ticks + usize::try_from(draw).expect("the product's upper half is less than `ticks`")
     }
 
     fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
     }
 }
 

@@ -65,7 +65,7 @@ pub use error::{
     TransferError,
 };
 pub use message::{Message, MessageKind};
-pub use node::{Consensus, Status};
+pub use node::{Consensus, Progress, Status};
 pub use ready::{ReadState, Ready, SoftState};
 pub use recovery::{Config, Recovered};
 pub use types::{ConfState, Entry, EntryKind, HardState};

@@ -48,6 +48,19 @@ pub struct Status {
     pub persisted_index: u64,
     /// The configuration at `applied_index`.
     pub conf_state: ConfState,
+    /// On a leader, how far each member is, itself included, in ascending order of ID; else empty.
+    pub progress: Vec<Progress>,
+}
+
+/// How far a member is, as its leader knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The member.
+    pub id: u64,
+    /// The last index that is on its disk for certain.
+    pub matched_index: u64,
+    /// Whether it was heard of since the leader last looked for its quorum, once per election timeout.
+    pub is_active: bool,
 }
 
 impl Consensus {
@@ -352,7 +365,17 @@ impl Consensus {
     /// Everything this member knows.
     pub fn status(&self) -> Status {
         let raft = &self.node.raft;
+        let mut progress = Vec::new();
+        if self.is_leader() {
+            progress.extend(raft.prs().iter().map(|(&id, known)| Progress {
+                id,
+                matched_index: known.matched,
+                is_active: known.recent_active || id == raft.id,
+            }));
+            progress.sort_unstable_by_key(|member| member.id);
+        }
         Status {
+            progress,
             soft_state: self.soft_state(),
             commit_index: raft.raft_log.committed,
             applied_index: raft.raft_log.applied,

@@ -5,3 +5,7 @@ mod cluster;
 mod lone_voter;
 mod members;
 mod messages;
+
+/// The owner is a thread of its own.
+const fn is_send<T: Send>() {}
+const _: () = is_send::<super::Consensus>();

@@ -96,6 +96,8 @@ pub(super) struct Cluster {
     reads: BTreeMap<Bytes, (u64, u64, u64)>,
     pub(super) reads_answered: usize,
     next_command: u64,
+    /// Of every member that starts from now on.
+    pub(super) log_bytes_max: usize,
     /// Whether the members never change, so that a quorum is known.
     pub(super) fixed: bool,
     pub(super) trace: String,
@@ -114,6 +116,7 @@ impl Cluster {
             reads: BTreeMap::new(),
             reads_answered: 0,
             next_command: 0,
+            log_bytes_max: 1 << 30,
             fixed: true,
             trace: String::new(),
         };
@@ -143,7 +146,10 @@ impl Cluster {
     pub(super) fn start(&mut self, id: u64) {
         let member = self.members.get_mut(&id).unwrap();
         member.lives += 1;
-        let config = Config::new(id, self.rng.0 ^ member.lives);
+        member.writes.clear();
+        member.unapplied.clear();
+        let mut config = Config::new(id, self.rng.0 ^ member.lives);
+        config.log_bytes_max = self.log_bytes_max;
         member.node = Some(Consensus::new(config, member.disk.recovered()).unwrap());
         member.handed_out = member.disk.applied;
         member.applied = member.disk.applied;

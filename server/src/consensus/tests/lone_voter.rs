@@ -1,7 +1,9 @@
 //! A cluster of one: the fewest turns, and none too early.
 
 use bytes::Bytes;
+use prost::Message as _;
 use quorate_proto::raftpb::ConfChangeType;
+use raft::eraftpb;
 
 use super::super::*;
 use super::cluster::{Cluster, Disk};
@@ -10,16 +12,9 @@ fn lone() -> Cluster {
     let mut cluster = Cluster::new(1, 1);
     cluster.settle();
     cluster.node(1).campaign();
-    cluster.settle_disk_only();
+    cluster.take(1);
+    cluster.settle();
     cluster
-}
-
-impl Cluster {
-    /// As `settle`, for one.
-    fn settle_disk_only(&mut self) {
-        self.take(1);
-        self.settle();
-    }
 }
 
 #[test]
@@ -125,6 +120,62 @@ fn a_lone_voter_tells_learners_of_its_term_only_when_it_cannot_forget_it() {
     assert!(!node.take_ready().unwrap().messages.is_empty());
 }
 
+/// Its only fellow removes itself, and another entry is still on the way to the disk.
+#[test]
+fn a_voter_that_becomes_lone_does_not_lead_before_its_disk_has_its_log() {
+    type Input = fn(&mut Consensus);
+    let inputs: [Input; 3] = [Consensus::tick, Consensus::campaign, |node| {
+        let mut message = eraftpb::Message { from: 2, to: 1, term: 2, ..Default::default() };
+        message.set_msg_type(eraftpb::MessageType::MsgTimeoutNow);
+        node.step(Message::decode(message.encode_to_vec().into()).unwrap()).unwrap();
+    }];
+    for input in inputs {
+        let mut cluster = Cluster::new(2, 1);
+        cluster.fixed = false;
+        cluster.settle();
+        cluster.node(2).campaign();
+        cluster.elect();
+        assert!(cluster.node(2).is_leader());
+        cluster.change(2, ConfChangeType::ConfChangeRemoveNode, 2).unwrap();
+        cluster.propose(2, 1).unwrap();
+        while cluster.members[&1].conf_state.voters != [1] {
+            cluster.persist(2, 9);
+            cluster.apply(2, 9);
+            for message in std::mem::take(&mut cluster.network) {
+                cluster.deliver_this(message);
+            }
+            // The first entry only: with it the change is committed.
+            if cluster.node(1).status().persisted_index == 3 {
+                cluster.persist(1, 1);
+            }
+            cluster.apply(1, 9);
+        }
+        let Status { persisted_index, last_index, .. } = cluster.node(1).status();
+        assert_eq!((persisted_index, last_index), (4, 5));
+        for _ in 0..100 {
+            input(cluster.node(1));
+            cluster.take(1);
+            assert!(!cluster.node(1).is_leader());
+        }
+        cluster.persist(1, 9);
+        for _ in 0..100 {
+            input(cluster.node(1));
+            cluster.take(1);
+        }
+        assert!(cluster.node(1).is_leader());
+    }
+}
+
+#[test]
+fn who_is_no_voter_never_campaigns() {
+    let mut node = Consensus::new(Config::new(9, 1), Recovered::default()).unwrap();
+    for _ in 0..100 {
+        node.campaign();
+        node.tick();
+        assert_eq!(node.take_ready(), None);
+    }
+}
+
 #[test]
 fn what_was_acknowledged_survives_any_crash() {
     for seed in 0..50 {
@@ -163,6 +214,31 @@ fn too_much_waiting_for_the_disk_is_refused() {
     let committed = node.take_ready().unwrap().committed;
     assert_eq!(committed.len(), 2);
     assert_eq!(node.propose(vec![large]), Ok(()));
+}
+
+#[test]
+fn what_is_not_applied_is_never_trimmed() {
+    let mut cluster = Cluster::new(1, 1);
+    cluster.log_bytes_max = 0;
+    cluster.start(1);
+    cluster.settle();
+    cluster.node(1).campaign();
+    cluster.take(1);
+    cluster.settle();
+    cluster.propose(1, 5).unwrap();
+    cluster.persist(1, 9);
+    cluster.propose(1, 5).unwrap();
+    for applied in 2..7 {
+        cluster.node(1).trim(u64::MAX);
+        let status = cluster.node(1).status();
+        assert_eq!(
+            (status.applied_index, status.commit_index, status.last_index),
+            (applied, 7, 12)
+        );
+        // Had it been forgotten, what follows could not be handed out.
+        assert!(cluster.node(1).log_bytes() as u64 >= (12 - applied) * 88);
+        cluster.apply(1, 1);
+    }
 }
 
 #[test]
