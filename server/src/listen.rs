@@ -37,6 +37,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 const FRAME_BYTES_MAX: u32 = 256 << 10;
 /// What may wait to be sent on one stream, in bytes.
 const SEND_BUFFER_BYTES_MAX: usize = 1 << 20;
+/// Streams that a client may open and cancel faster than they are accepted; Kubernetes cancels many.
+const RESETS_PENDING_MAX: usize = 4096;
 /// Time for the head of an HTTP/1 request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause after a failed accept, which is likely to fail again at once (no more file descriptors).
@@ -176,10 +178,8 @@ fn bind_unix(path: &Path) -> io::Result<Socket> {
 fn connections(http2: Http2Config) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    let keepalive_timeout = match http2.keepalive_timeout {
-        Duration::ZERO => Duration::MAX,
-        timeout => timeout,
-    };
+    // Without a timeout nobody waits for the answers to pings, so none are sent.
+    let keepalive = http2.keepalive_interval.filter(|_| !http2.keepalive_timeout.is_zero());
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -189,8 +189,9 @@ fn connections(http2: Http2Config) -> auto::Builder<TokioExecutor> {
         .max_frame_size(FRAME_BYTES_MAX)
         .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
         .max_concurrent_streams(http2.concurrent_streams_max)
-        .keep_alive_interval(http2.keepalive_interval)
-        .keep_alive_timeout(keepalive_timeout);
+        .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+        .keep_alive_interval(keepalive)
+        .keep_alive_timeout(http2.keepalive_timeout);
     builder
 }
 

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use super::context::{Context, Timer, decode_kv};
 use super::errors::Refusal;
 use super::stream::RangeStream;
-use super::{compare, reply, request, validate};
+use super::{compare, large, reply, request, validate};
 use crate::handle::Response as ApplyResponse;
 use crate::view::Pin;
 
@@ -188,7 +188,7 @@ impl Kv for KvService {
         let started = Instant::now();
         let reply = self.read_range(request.into_inner()).await;
         self.timers.range.observe(started, reply.is_ok());
-        reply.map(Response::new)
+        reply.map(large::detach)
     }
 
     async fn range_stream(

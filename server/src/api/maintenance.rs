@@ -43,7 +43,8 @@ impl MaintenanceService {
         StatusResponse {
             header: Some(self.context.header(handle.view().current_revision())),
             version: ETCD_VERSION.to_owned(),
-            db_size: status.db_size_bytes.load(Relaxed),
+            // etcdctl divides by it.
+            db_size: status.db_size_bytes.load(Relaxed).max(1),
             leader,
             raft_index: status.commit_index.load(Relaxed),
             raft_term: status.term.load(Relaxed),

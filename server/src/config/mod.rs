@@ -60,8 +60,8 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// The command line cannot be read.
-    pub(crate) fn usage(sentence: String) -> Self {
+    /// The command line cannot be read: `sentence` names the argument and what would be right.
+    pub fn usage(sentence: String) -> Self {
         Self { sentence, exit_code: 2 }
     }
 
