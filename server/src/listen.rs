@@ -75,23 +75,14 @@ pub struct Front {
     pub metrics: Arc<Metrics>,
 }
 
-/// Options of sockets.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SocketOptions {
-    /// `SO_REUSEPORT`.
-    pub reuse_port: bool,
-    /// `SO_REUSEADDR`.
-    pub reuse_address: bool,
-}
-
 impl Listener {
-    /// Binds `addr`.
+    /// Binds `addr`, with `SO_REUSEPORT` if asked for. Needs the context of a tokio runtime.
     ///
     /// # Errors
     /// If the socket cannot be bound; say so and end the start.
-    pub fn bind(addr: &ListenAddr, options: SocketOptions) -> Result<Self, ListenError> {
+    pub fn bind(addr: &ListenAddr, reuse_port: bool) -> Result<Self, ListenError> {
         let socket = match addr {
-            ListenAddr::Tcp(ip) => bind_tcp(*ip, options).map(Socket::Tcp),
+            ListenAddr::Tcp(ip) => bind_tcp(*ip, reuse_port).map(Socket::Tcp),
             ListenAddr::Unix(path) => bind_unix(path),
         };
         let socket = socket.map_err(|error| ListenError { addr: addr.clone(), error })?;
@@ -150,12 +141,11 @@ impl Drop for Listener {
     }
 }
 
-fn bind_tcp(addr: SocketAddr, options: SocketOptions) -> io::Result<TcpListener> {
+fn bind_tcp(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // As Go does for every listener: without it a restart waits for old connections to time out.
     socket.set_reuseaddr(true)?;
-    let _ = options.reuse_address;
-    if options.reuse_port {
+    if reuse_port {
         socket.set_reuseport(true)?;
     }
     socket.bind(addr)?;
@@ -202,7 +192,7 @@ fn spawn(
     graceful: &GracefulShutdown,
 ) {
     let front = front.clone();
-    let connections = front.metrics.own.grpc_connections.clone();
+    let connections = front.metrics.own.connections.clone();
     let service = service_fn(move |request| front.clone().answer(request));
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     let connection = graceful.watch(connection);
@@ -293,5 +283,68 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => stream.is_write_vectored(),
             Self::Unix(stream) => stream.is_write_vectored(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    const HTTP2: Http2Config = Http2Config {
+        concurrent_streams_max: u32::MAX,
+        keepalive_interval: Some(Duration::from_secs(7200)),
+        keepalive_timeout: Duration::from_secs(20),
+    };
+
+    fn front() -> Front {
+        Front { api: None, site: None, metrics: Arc::new(Metrics::new(&[], false)) }
+    }
+
+    async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
+        let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await.unwrap();
+        reply
+    }
+
+    #[tokio::test]
+    async fn a_listener_serves_until_it_is_told_to_stop() {
+        let addr = ListenAddr::Tcp(([127, 0, 0, 1], 0).into());
+        let listener = Listener::bind(&addr, false).unwrap();
+        let bound = listener.local_addr().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let serving = tokio::spawn(listener.serve(front(), HTTP2, stopped));
+        let reply = get(TcpStream::connect(bound).await.unwrap()).await;
+        assert!(reply.starts_with("HTTP/1.1 404"), "{reply}");
+        stop.send(true).unwrap();
+        serving.await.unwrap();
+        assert!(TcpStream::connect(bound).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_that_a_dead_process_left_is_taken_over_and_a_live_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let addr = ListenAddr::Unix(dir.path().join("q.sock"));
+        drop(std::os::unix::net::UnixListener::bind(dir.path().join("q.sock")).unwrap());
+        let listener = Listener::bind(&addr, false).unwrap();
+        let refused = Listener::bind(&addr, false).err().unwrap().to_string();
+        assert!(refused.starts_with("cannot listen on unix:"), "{refused}");
+        let (stop, stopped) = watch::channel(false);
+        let serving = tokio::spawn(listener.serve(front(), HTTP2, stopped));
+        let reply = get(UnixStream::connect(dir.path().join("q.sock")).await.unwrap()).await;
+        assert!(reply.starts_with("HTTP/1.1 404"), "{reply}");
+        stop.send(true).unwrap();
+        serving.await.unwrap();
+        assert!(!dir.path().join("q.sock").exists());
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_refused_by_its_address() {
+        let first = Listener::bind(&ListenAddr::Tcp(([127, 0, 0, 1], 0).into()), false).unwrap();
+        let bound = first.local_addr().unwrap();
+        let refused = Listener::bind(&ListenAddr::Tcp(bound), false).err().unwrap().to_string();
+        assert!(refused.starts_with(&format!("cannot listen on {bound}: ")), "{refused}");
     }
 }

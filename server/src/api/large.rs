@@ -67,7 +67,7 @@ impl Pieces {
     }
 
     fn new(head: Bytes, kvs: Vec<Bytes>) -> Option<Self> {
-        let rows: usize = kvs.iter().map(|kv| field_len(kv)).sum();
+        let rows: usize = kvs.iter().map(field_len).sum();
         let len = u32::try_from(head.len() + rows).ok()?;
         let mut first = BytesMut::with_capacity(PREFIX_LEN + head.len());
         first.put_u8(0);

@@ -122,7 +122,7 @@ impl Api {
         };
         let kind = if METHODS[method].2 == MethodKind::Unary { "unary" } else { "stream" };
         let version = if is_version(version) { version } else { "other" };
-        self.metrics.server.client_requests.with_label_values(&[kind, version]).inc();
+        self.metrics.requests.clients.with_label_values(&[kind, version]).inc();
         let needs_leader = headers.get("hasleader").is_some_and(|value| value == "true");
         let leader_id = &self.context.handle().status().leader_id;
         if needs_leader && leader_id.load(std::sync::atomic::Ordering::Relaxed) == 0 {

@@ -148,8 +148,6 @@ pub struct ListenConfig {
     pub peer: Vec<ListenAddr>,
     /// `SO_REUSEPORT`.
     pub reuse_port: bool,
-    /// `SO_REUSEADDR`.
-    pub reuse_address: bool,
     /// How connections are kept.
     pub http2: Http2Config,
 }
