@@ -37,6 +37,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 const FRAME_BYTES_MAX: u32 = 256 << 10;
 /// What may wait to be sent on one stream, in bytes.
 const SEND_BUFFER_BYTES_MAX: usize = 1 << 20;
+/// Streams that a client may open and cancel faster than they are accepted; Kubernetes cancels many.
+const RESETS_PENDING_MAX: usize = 4096;
 /// Time for the head of an HTTP/1 request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause after a failed accept, which is likely to fail again at once (no more file descriptors).
@@ -73,23 +75,14 @@ pub struct Front {
     pub metrics: Arc<Metrics>,
 }
 
-/// Options of sockets.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SocketOptions {
-    /// `SO_REUSEPORT`.
-    pub reuse_port: bool,
-    /// `SO_REUSEADDR`.
-    pub reuse_address: bool,
-}
-
 impl Listener {
-    /// Binds `addr`.
+    /// Binds `addr`, with `SO_REUSEPORT` if asked for. Needs the context of a tokio runtime.
     ///
     /// # Errors
     /// If the socket cannot be bound; say so and end the start.
-    pub fn bind(addr: &ListenAddr, options: SocketOptions) -> Result<Self, ListenError> {
+    pub fn bind(addr: &ListenAddr, reuse_port: bool) -> Result<Self, ListenError> {
         let socket = match addr {
-            ListenAddr::Tcp(ip) => bind_tcp(*ip, options).map(Socket::Tcp),
+            ListenAddr::Tcp(ip) => bind_tcp(*ip, reuse_port).map(Socket::Tcp),
             ListenAddr::Unix(path) => bind_unix(path),
         };
         let socket = socket.map_err(|error| ListenError { addr: addr.clone(), error })?;
@@ -148,12 +141,11 @@ impl Drop for Listener {
     }
 }
 
-fn bind_tcp(addr: SocketAddr, options: SocketOptions) -> io::Result<TcpListener> {
+fn bind_tcp(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // As Go does for every listener: without it a restart waits for old connections to time out.
     socket.set_reuseaddr(true)?;
-    let _ = options.reuse_address;
-    if options.reuse_port {
+    if reuse_port {
         socket.set_reuseport(true)?;
     }
     socket.bind(addr)?;
@@ -176,10 +168,8 @@ fn bind_unix(path: &Path) -> io::Result<Socket> {
 fn connections(http2: Http2Config) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    let keepalive_timeout = match http2.keepalive_timeout {
-        Duration::ZERO => Duration::MAX,
-        timeout => timeout,
-    };
+    // Without a timeout nobody waits for the answers to pings, so none are sent.
+    let keepalive = http2.keepalive_interval.filter(|_| !http2.keepalive_timeout.is_zero());
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -189,8 +179,9 @@ fn connections(http2: Http2Config) -> auto::Builder<TokioExecutor> {
         .max_frame_size(FRAME_BYTES_MAX)
         .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
         .max_concurrent_streams(http2.concurrent_streams_max)
-        .keep_alive_interval(http2.keepalive_interval)
-        .keep_alive_timeout(keepalive_timeout);
+        .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+        .keep_alive_interval(keepalive)
+        .keep_alive_timeout(http2.keepalive_timeout);
     builder
 }
 
@@ -201,7 +192,7 @@ fn spawn(
     graceful: &GracefulShutdown,
 ) {
     let front = front.clone();
-    let connections = front.metrics.own.grpc_connections.clone();
+    let connections = front.metrics.own.connections.clone();
     let service = service_fn(move |request| front.clone().answer(request));
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     let connection = graceful.watch(connection);
@@ -292,5 +283,68 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => stream.is_write_vectored(),
             Self::Unix(stream) => stream.is_write_vectored(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    const HTTP2: Http2Config = Http2Config {
+        concurrent_streams_max: u32::MAX,
+        keepalive_interval: Some(Duration::from_secs(7200)),
+        keepalive_timeout: Duration::from_secs(20),
+    };
+
+    fn front() -> Front {
+        Front { api: None, site: None, metrics: Arc::new(Metrics::new(&[], false)) }
+    }
+
+    async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
+        let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await.unwrap();
+        reply
+    }
+
+    #[tokio::test]
+    async fn a_listener_serves_until_it_is_told_to_stop() {
+        let addr = ListenAddr::Tcp(([127, 0, 0, 1], 0).into());
+        let listener = Listener::bind(&addr, false).unwrap();
+        let bound = listener.local_addr().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let serving = tokio::spawn(listener.serve(front(), HTTP2, stopped));
+        let reply = get(TcpStream::connect(bound).await.unwrap()).await;
+        assert!(reply.starts_with("HTTP/1.1 404"), "{reply}");
+        stop.send(true).unwrap();
+        serving.await.unwrap();
+        assert!(TcpStream::connect(bound).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_that_a_dead_process_left_is_taken_over_and_a_live_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let addr = ListenAddr::Unix(dir.path().join("q.sock"));
+        drop(std::os::unix::net::UnixListener::bind(dir.path().join("q.sock")).unwrap());
+        let listener = Listener::bind(&addr, false).unwrap();
+        let refused = Listener::bind(&addr, false).err().unwrap().to_string();
+        assert!(refused.starts_with("cannot listen on unix:"), "{refused}");
+        let (stop, stopped) = watch::channel(false);
+        let serving = tokio::spawn(listener.serve(front(), HTTP2, stopped));
+        let reply = get(UnixStream::connect(dir.path().join("q.sock")).await.unwrap()).await;
+        assert!(reply.starts_with("HTTP/1.1 404"), "{reply}");
+        stop.send(true).unwrap();
+        serving.await.unwrap();
+        assert!(!dir.path().join("q.sock").exists());
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_refused_by_its_address() {
+        let first = Listener::bind(&ListenAddr::Tcp(([127, 0, 0, 1], 0).into()), false).unwrap();
+        let bound = first.local_addr().unwrap();
+        let refused = Listener::bind(&ListenAddr::Tcp(bound), false).err().unwrap().to_string();
+        assert!(refused.starts_with(&format!("cannot listen on {bound}: ")), "{refused}");
     }
 }

@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tonic::{Code, Status};
 
+use super::large::Pieces;
 use super::methods::METHODS;
 use crate::telemetry::{MethodKind, MethodMetrics, Metrics};
 
@@ -167,7 +168,16 @@ pub struct ReplyBody {
 }
 
 enum Kind {
-    Call { inner: tonic::body::Body, messages: Messages, call: Call },
+    Call {
+        inner: tonic::body::Body,
+        messages: Messages,
+        call: Call,
+    },
+    /// `None` when only the trailers are left.
+    Large {
+        pieces: Option<Pieces>,
+        call: Call,
+    },
     Plain(Option<Bytes>),
 }
 
@@ -180,15 +190,35 @@ impl ReplyBody {
 
     /// The body of the reply to `call`, whose head is `parts`.
     pub(super) fn of_call(
-        parts: &http::response::Parts,
+        parts: &mut http::response::Parts,
         inner: tonic::body::Body,
         mut call: Call,
     ) -> Self {
+        if let Some(pieces) = Pieces::of(&mut parts.extensions) {
+            call.counters().sent.inc();
+            return Self { kind: Kind::Large { pieces: Some(pieces), call } };
+        }
         if let Some(code) = code_in(&parts.headers) {
             call.end(code);
         }
         Self { kind: Kind::Call { inner, messages: Messages::default(), call } }
     }
+}
+
+/// The next piece of a large reply, after the last one its trailers, and then nothing.
+fn next_of_large(pieces: &mut Option<Pieces>, call: &mut Call) -> Option<Frame<Bytes>> {
+    if let Some(piece) = pieces.as_mut().and_then(Iterator::next) {
+        call.metrics.grpc.sent_bytes.inc_by(piece.len() as u64);
+        return Some(Frame::data(piece));
+    }
+    *pieces = None;
+    if call.ended {
+        return None;
+    }
+    call.end(Code::Ok);
+    let mut trailers = http::HeaderMap::with_capacity(1);
+    trailers.insert(Status::GRPC_STATUS, http::HeaderValue::from_static("0"));
+    Some(Frame::trailers(trailers))
 }
 
 fn code_in(headers: &http::HeaderMap) -> Option<Code> {
@@ -206,6 +236,9 @@ impl Body for ReplyBody {
         let (inner, messages, call) = match &mut self.kind {
             Kind::Plain(bytes) => {
                 return Poll::Ready(bytes.take().map(|data| Ok(Frame::data(data))));
+            }
+            Kind::Large { pieces, call } => {
+                return Poll::Ready(next_of_large(pieces, call).map(Ok));
             }
             Kind::Call { inner, messages, call } => (inner, messages, call),
         };
@@ -231,6 +264,7 @@ impl Body for ReplyBody {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Call { inner, .. } => inner.is_end_stream(),
+            Kind::Large { pieces, call } => pieces.is_none() && call.ended,
             Kind::Plain(bytes) => bytes.is_none(),
         }
     }
@@ -238,6 +272,7 @@ impl Body for ReplyBody {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Call { inner, .. } => inner.size_hint(),
+            Kind::Large { .. } => SizeHint::default(),
             Kind::Plain(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
             }

@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use prost::Message as _;
-use quorate_proto::etcdserverpb::{InternalRaftRequest, ResponseHeader};
+use quorate_proto::etcdserverpb::ResponseHeader;
 use tonic::Status;
 
 use super::errors::{self, Refusal};
-use super::request;
+use super::request::Command;
 use crate::config::LimitConfig;
 use crate::handle::{Committed, Handle};
 use crate::mvcc::{RangeQuery, Revision};
@@ -46,7 +46,7 @@ const STORED_PER_STEP: usize = 1000;
 
 impl Context {
     pub(crate) fn new(handle: Handle, metrics: Arc<Metrics>, limits: LimitConfig) -> Self {
-        let seconds = &metrics.server.range_seconds;
+        let seconds = &metrics.requests.range_seconds;
         let ranges = Timer {
             ok: seconds.with_label_values(&["true"]),
             failed: seconds.with_label_values(&["false"]),
@@ -68,7 +68,7 @@ impl Context {
 
     /// A timer for requests of one type.
     pub(crate) fn timer(&self, kind: &str) -> Timer {
-        let seconds = &self.shared.metrics.server.request_seconds;
+        let seconds = &self.shared.metrics.requests.request_seconds;
         Timer {
             ok: seconds.with_label_values(&[kind, "true"]),
             failed: seconds.with_label_values(&[kind, "false"]),
@@ -113,9 +113,10 @@ impl Context {
     }
 
     /// Proposes a command and waits until it is applied here.
-    pub(crate) async fn propose(&self, command: InternalRaftRequest) -> Result<Committed, Refusal> {
+    pub(crate) async fn propose(&self, command: Command) -> Result<Committed, Refusal> {
         let member_id = self.shared.handle.status().member_id.load(Relaxed);
-        let bytes = request::encode(&command, self.shared.limits.request_bytes_max, member_id)?;
+        let bytes = command.encode(self.shared.limits.request_bytes_max, member_id)?;
+        // A request can be large, and the wait long.
         drop(command);
         self.shared.handle.propose(bytes).await.map_err(Refusal::from)
     }

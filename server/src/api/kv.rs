@@ -7,16 +7,16 @@ use quorate_proto::etcdserverpb::kv_server::Kv;
 use quorate_proto::etcdserverpb::request_op::Request as WireRequest;
 use quorate_proto::etcdserverpb::response_op::Response as WireResponse;
 use quorate_proto::etcdserverpb::{
-    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse,
-    InternalRaftRequest, PutRequest, PutResponse, RangeRequest, RangeResponse, ResponseOp,
-    TxnRequest, TxnResponse,
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
+    PutResponse, RangeRequest, RangeResponse, ResponseOp, TxnRequest, TxnResponse,
 };
 use tonic::{Request, Response, Status};
 
 use super::context::{Context, Timer, decode_kv};
 use super::errors::Refusal;
+use super::request::Command;
 use super::stream::RangeStream;
-use super::{compare, reply, request, validate};
+use super::{compare, large, reply, request, validate};
 use crate::handle::Response as ApplyResponse;
 use crate::view::Pin;
 
@@ -49,9 +49,11 @@ impl KvService {
     }
 
     async fn read_range(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
-        validate::range(&request)?;
         if !request.serializable {
             self.context.check_not_learner()?;
+        }
+        validate::range(&request)?;
+        if !request.serializable {
             self.context.linearize().await?;
         }
         self.context.check_ready()?;
@@ -63,9 +65,9 @@ impl KvService {
     }
 
     async fn write_put(&self, request: PutRequest) -> Result<PutResponse, Status> {
-        validate::put(&request)?;
         self.context.check_not_learner()?;
-        let command = InternalRaftRequest { put: Some(request), ..Default::default() };
+        validate::put(&request)?;
+        let command = Command::Put(request);
         let (applied, term, pin) = reply::applied(self.context.propose(command).await?)?;
         let header = self.context.header_at(applied.revision, term);
         reply::put(&self.context, header, applied.outcome, pin).await
@@ -75,16 +77,16 @@ impl KvService {
         &self,
         request: DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, Status> {
-        validate::delete_range(&request)?;
         self.context.check_not_learner()?;
-        let command = InternalRaftRequest { delete_range: Some(request), ..Default::default() };
+        validate::delete_range(&request)?;
+        let command = Command::DeleteRange(request);
         let (applied, term, pin) = reply::applied(self.context.propose(command).await?)?;
         let header = self.context.header_at(applied.revision, term);
         reply::delete_range(&self.context, header, applied.outcome, pin).await
     }
 
     async fn write_txn(&self, request: TxnRequest) -> Result<TxnResponse, Status> {
-        let command = InternalRaftRequest { txn: Some(request), ..Default::default() };
+        let command = Command::Txn(request);
         let (applied, term, pin) = reply::applied(self.context.propose(command).await?)?;
         let header = self.context.header_at(applied.revision, term);
         reply::txn(&self.context, header, applied.outcome, pin).await
@@ -156,8 +158,7 @@ impl KvService {
     ) -> Result<CompactionResponse, Status> {
         self.context.check_not_learner()?;
         let CompactionRequest { revision, physical } = request;
-        let command = InternalRaftRequest { compaction: Some(request), ..Default::default() };
-        let committed = self.context.propose(command).await?;
+        let committed = self.context.propose(Command::Compaction(request)).await?;
         let term = committed.term;
         let result = committed.result.map_err(Refusal::from)?;
         if physical {
@@ -188,7 +189,7 @@ impl Kv for KvService {
         let started = Instant::now();
         let reply = self.read_range(request.into_inner()).await;
         self.timers.range.observe(started, reply.is_ok());
-        reply.map(Response::new)
+        reply.map(large::detach)
     }
 
     async fn range_stream(
@@ -196,8 +197,8 @@ impl Kv for KvService {
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeStream>, Status> {
         let request = request.into_inner();
-        validate::range_stream(&request)?;
         self.context.check_not_learner()?;
+        validate::range_stream(&request)?;
         if !request.serializable {
             self.context.linearize().await?;
         }
@@ -225,8 +226,8 @@ impl Kv for KvService {
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         let started = Instant::now();
         let request = request.into_inner();
-        validate::txn(&request, self.context.limits().txn_ops_max)?;
         self.context.check_not_learner()?;
+        validate::txn(&request, self.context.limits().txn_ops_max)?;
         let (timer, reply) = if request::is_read_only(&request) {
             (&self.timers.read_only_txn, self.read_txn(request).await)
         } else {

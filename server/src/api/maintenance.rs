@@ -8,13 +8,14 @@ use quorate_proto::etcdserverpb::maintenance_server::Maintenance;
 use quorate_proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
     DowngradeInfo, DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest,
-    HashResponse, InternalRaftRequest, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest,
-    SnapshotResponse, StatusRequest, StatusResponse,
+    HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse,
+    StatusRequest, StatusResponse,
 };
 use tonic::{Request, Response, Status};
 
 use super::context::Context;
 use super::errors::Refusal;
+use super::request::Command;
 use super::unavailable;
 use crate::config::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::handle::Response as ApplyResponse;
@@ -42,7 +43,8 @@ impl MaintenanceService {
         StatusResponse {
             header: Some(self.context.header(handle.view().current_revision())),
             version: ETCD_VERSION.to_owned(),
-            db_size: status.db_size_bytes.load(Relaxed),
+            // etcdctl divides by it.
+            db_size: status.db_size_bytes.load(Relaxed).max(1),
             leader,
             raft_index: status.commit_index.load(Relaxed),
             raft_term: status.term.load(Relaxed),
@@ -80,8 +82,7 @@ impl MaintenanceService {
     }
 
     async fn change_alarm(&self, request: AlarmRequest) -> Result<Vec<Alarm>, Status> {
-        let command = InternalRaftRequest { alarm: Some(request), ..Default::default() };
-        let committed = self.context.propose(command).await?;
+        let committed = self.context.propose(Command::Alarm(request)).await?;
         match committed.result.map_err(Refusal::from)? {
             ApplyResponse::Alarms(alarms) => Ok(alarms),
             _ => Ok(Vec::new()),

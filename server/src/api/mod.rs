@@ -7,7 +7,7 @@
 //!
 //! - `validate`, `request`, `compare`, `errors` and `methods` are pure.
 //! - `context` is the way to the owner and to the view; `reply` turns what apply did into messages.
-//! - One file per service: `kv` (with `stream`), `cluster`, `maintenance`.
+//! - One file per service: `kv` (with `stream`, and `large` for large unary replies), `cluster`, `maintenance`.
 //! - `service` and `body` are the edge to HTTP: they find the service, and count messages and bytes.
 //!
 //! Deliberately absent: permission (decided in apply), retries (a proposal that may have left is never
@@ -19,6 +19,7 @@ mod compare;
 mod context;
 mod errors;
 mod kv;
+mod large;
 mod maintenance;
 mod methods;
 mod reply;

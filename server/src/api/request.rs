@@ -1,10 +1,10 @@
 //! Requests in the words of the key space, and as commands of the log.
 
 use bytes::{Bytes, BytesMut};
-use prost::Message as _;
 use quorate_proto::etcdserverpb::range_request::{SortOrder, SortTarget as WireTarget};
 use quorate_proto::etcdserverpb::{
-    InternalRaftRequest, RangeRequest, RequestOp, TxnRequest, request_op,
+    AlarmRequest, CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp,
+    TxnRequest, request_op,
 };
 
 use super::errors::Refusal;
@@ -61,21 +61,41 @@ fn ops(request: &TxnRequest) -> impl Iterator<Item = &RequestOp> {
     request.success.iter().chain(&request.failure)
 }
 
-/// The command as it goes into the log, without its header.
+/// What can be proposed: one field of `etcdserverpb.InternalRaftRequest`.
 ///
-/// # Errors
-/// `RequestTooLarge` above `bytes_max`, which counts the header as etcd would write it on the member.
-pub(crate) fn encode(
-    command: &InternalRaftRequest,
-    bytes_max: usize,
-    member_id: u64,
-) -> Result<Bytes, Refusal> {
-    let len = command.encoded_len();
-    if len.saturating_add(header_len(member_id)) > bytes_max {
+/// That message has some thirty fields, each with room of its own; only one is ever set here.
+pub(crate) enum Command {
+    Put(PutRequest),
+    DeleteRange(DeleteRangeRequest),
+    Txn(TxnRequest),
+    Compaction(CompactionRequest),
+    Alarm(AlarmRequest),
+}
+
+impl Command {
+    /// The bytes of the log, without the header of `InternalRaftRequest`.
+    ///
+    /// # Errors
+    /// `RequestTooLarge` above `bytes_max`, which counts the header as etcd would write it on the member.
+    pub(crate) fn encode(&self, bytes_max: usize, member_id: u64) -> Result<Bytes, Refusal> {
+        let room = bytes_max.checked_sub(header_len(member_id)).ok_or(Refusal::RequestTooLarge)?;
+        match self {
+            Self::Put(request) => field(4, request, room),
+            Self::DeleteRange(request) => field(5, request, room),
+            Self::Txn(request) => field(6, request, room),
+            Self::Compaction(request) => field(7, request, room),
+            Self::Alarm(request) => field(10, request, room),
+        }
+    }
+}
+
+fn field(number: u32, request: &impl prost::Message, room: usize) -> Result<Bytes, Refusal> {
+    let len = prost::encoding::message::encoded_len(number, request);
+    if len > room {
         return Err(Refusal::RequestTooLarge);
     }
     let mut buffer = BytesMut::with_capacity(len + HEADER_BYTES_MAX);
-    command.encode_raw(&mut buffer);
+    prost::encoding::message::encode(number, request, &mut buffer);
     Ok(buffer.freeze())
 }
 
@@ -93,30 +113,56 @@ fn header_len(member_id: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_proto::etcdserverpb::PutRequest;
+    use prost::Message as _;
+    use quorate_proto::etcdserverpb::InternalRaftRequest;
+
+    fn put(value_len: usize) -> PutRequest {
+        let value = vec![0; value_len].into();
+        PutRequest { key: "big".into(), value, ..PutRequest::default() }
+    }
 
     #[test]
     fn commands_are_too_large_at_the_byte_at_which_etcd_says_so() {
         // Found by trying values of each length on etcd 3.7.3, member 6fb0da9e2cae6baa.
         let member_id = 0x6fb0_da9e_2cae_6baa;
-        let put = |value_len| InternalRaftRequest {
-            put: Some(PutRequest {
-                key: "big".into(),
-                value: vec![0; value_len].into(),
-                ..PutRequest::default()
-            }),
-            ..InternalRaftRequest::default()
+        let encode = |len| Command::Put(put(len)).encode(1_572_864, member_id);
+        assert!(encode(1_572_838).is_ok());
+        assert_eq!(encode(1_572_839), Err(Refusal::RequestTooLarge));
+        assert_eq!(Command::Put(put(0)).encode(3, 1), Err(Refusal::RequestTooLarge));
+    }
+
+    #[test]
+    fn commands_are_fields_of_the_replicated_request() {
+        let command = |command: Command| {
+            let bytes = command.encode(1000, 1).unwrap();
+            InternalRaftRequest::decode(bytes).unwrap()
         };
-        assert!(encode(&put(1_572_838), 1_572_864, member_id).is_ok());
-        let refused = encode(&put(1_572_839), 1_572_864, member_id);
-        assert_eq!(refused, Err(Refusal::RequestTooLarge));
+        let none = InternalRaftRequest::default;
+        let delete = DeleteRangeRequest { key: "k".into(), ..Default::default() };
+        let txn = TxnRequest { success: vec![RequestOp { request: None }], ..Default::default() };
+        let compaction = CompactionRequest { revision: 7, physical: true };
+        let alarm = AlarmRequest { action: 1, member_id: 7, alarm: 1 };
+        let cases = [
+            (Command::Put(put(3)), InternalRaftRequest { put: Some(put(3)), ..none() }),
+            (
+                Command::DeleteRange(delete.clone()),
+                InternalRaftRequest { delete_range: Some(delete), ..none() },
+            ),
+            (Command::Txn(txn.clone()), InternalRaftRequest { txn: Some(txn), ..none() }),
+            (
+                Command::Compaction(compaction),
+                InternalRaftRequest { compaction: Some(compaction), ..none() },
+            ),
+            (Command::Alarm(alarm), InternalRaftRequest { alarm: Some(alarm), ..none() }),
+        ];
+        for (given, expected) in cases {
+            assert_eq!(command(given), expected);
+        }
     }
 
     #[test]
     fn the_owner_can_append_to_a_command_in_place() {
-        let command =
-            InternalRaftRequest { put: Some(PutRequest::default()), ..Default::default() };
-        let bytes = encode(&command, 100, 1).unwrap();
+        let bytes = Command::Put(put(10)).encode(100, 1).unwrap();
         let before = bytes.as_ptr();
         let mut bytes = bytes.try_into_mut().unwrap();
         bytes.extend_from_slice(&[0; HEADER_BYTES_MAX]);

@@ -109,8 +109,8 @@ impl Api {
             "grpc.reflection.v1alpha.ServerReflection" => (self.reflection_alpha)(request).await,
             _ => return refuse(unavailable(&format!("{service}/{name}")), Some(call)),
         };
-        let (parts, body) = reply.into_parts();
-        let body = ReplyBody::of_call(&parts, body, call);
+        let (mut parts, body) = reply.into_parts();
+        let body = ReplyBody::of_call(&mut parts, body, call);
         Response::from_parts(parts, body)
     }
 
@@ -122,7 +122,7 @@ impl Api {
         };
         let kind = if METHODS[method].2 == MethodKind::Unary { "unary" } else { "stream" };
         let version = if is_version(version) { version } else { "other" };
-        self.metrics.server.client_requests.with_label_values(&[kind, version]).inc();
+        self.metrics.requests.clients.with_label_values(&[kind, version]).inc();
         let needs_leader = headers.get("hasleader").is_some_and(|value| value == "true");
         let leader_id = &self.context.handle().status().leader_id;
         if needs_leader && leader_id.load(std::sync::atomic::Ordering::Relaxed) == 0 {
@@ -160,9 +160,9 @@ async fn serve(
 }
 
 fn refuse(status: Status, call: Option<Call>) -> Response<ReplyBody> {
-    let (parts, body) = status.into_http::<tonic::body::Body>().into_parts();
+    let (mut parts, body) = status.into_http::<tonic::body::Body>().into_parts();
     let body = match call {
-        Some(call) => ReplyBody::of_call(&parts, body, call),
+        Some(call) => ReplyBody::of_call(&mut parts, body, call),
         None => ReplyBody::plain(bytes::Bytes::new()),
     };
     Response::from_parts(parts, body)

@@ -2,6 +2,7 @@
 //!
 //! The client concatenates the messages. Keys come in each, header, count and `more` in the last.
 
+use std::collections::VecDeque;
 use std::pin::Pin as FuturePin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
@@ -27,8 +28,17 @@ const STEPS_PER_POLL: usize = 4;
 pub(crate) struct RangeStream {
     context: Context,
     header: ResponseHeader,
+    /// `None` once the range is read.
     read: Option<RangeRead>,
-    kvs: Vec<Bytes>,
+    end: Option<RangeSummary>,
+    chunks: Chunks,
+}
+
+/// Rows that are read and not sent yet.
+#[derive(Default)]
+struct Chunks {
+    kvs: VecDeque<Bytes>,
+    bytes: usize,
 }
 
 impl RangeStream {
@@ -42,11 +52,20 @@ impl RangeStream {
         let at = reply::end_of(&pin);
         let read = context.handle().view().range(request::query(request), at, Arc::new(pin));
         context.metrics().mvcc.ranges.inc();
-        Ok(Self { context, header, read: Some(read), kvs: Vec::new() })
+        Ok(Self { context, header, read: Some(read), end: None, chunks: Chunks::default() })
     }
 
-    fn message(&mut self, end: Option<RangeSummary>) -> RangeStreamResponse {
-        let kvs = std::mem::take(&mut self.kvs);
+    /// The next message, if what is read is enough for one.
+    fn message(&mut self) -> Option<RangeStreamResponse> {
+        if self.chunks.bytes >= CHUNK_BYTES || (self.end.is_some() && !self.chunks.kvs.is_empty()) {
+            let kvs = self.chunks.take();
+            let end = if self.chunks.kvs.is_empty() { self.end.take() } else { None };
+            return Some(self.wrap(kvs, end));
+        }
+        self.end.take().map(|end| self.wrap(Vec::new(), Some(end)))
+    }
+
+    fn wrap(&self, kvs: Vec<Bytes>, end: Option<RangeSummary>) -> RangeStreamResponse {
         let response = match end {
             Some(RangeSummary { count, more }) => {
                 RangeResponse { header: Some(self.header), kvs, more, count }
@@ -56,8 +75,44 @@ impl RangeStream {
         RangeStreamResponse { range_response: Some(response) }
     }
 
-    fn is_full(&self) -> bool {
-        self.kvs.iter().map(Bytes::len).sum::<usize>() >= CHUNK_BYTES
+    /// Reads one step; false when there is nothing more to read.
+    fn step(&mut self) -> Result<bool, Status> {
+        let Some(read) = self.read.as_mut() else { return Ok(false) };
+        let mut kvs = Vec::new();
+        match read.step(self.context.handle().rows().as_ref(), &mut kvs) {
+            Ok(end) => {
+                self.chunks.add(kvs);
+                if end.is_some() {
+                    self.read = None;
+                    self.end = end;
+                }
+                Ok(true)
+            }
+            Err(error) => {
+                self.read = None;
+                Err(self.context.refuse_read(error))
+            }
+        }
+    }
+}
+
+impl Chunks {
+    fn add(&mut self, kvs: Vec<Bytes>) {
+        self.bytes += kvs.iter().map(Bytes::len).sum::<usize>();
+        self.kvs.extend(kvs);
+    }
+
+    /// The first rows, as many as make a message.
+    fn take(&mut self) -> Vec<Bytes> {
+        let (mut kvs, mut bytes) = (Vec::new(), 0);
+        while bytes < CHUNK_BYTES
+            && let Some(kv) = self.kvs.pop_front()
+        {
+            bytes += kv.len();
+            kvs.push(kv);
+        }
+        self.bytes -= bytes;
+        kvs
     }
 }
 
@@ -68,23 +123,42 @@ impl Stream for RangeStream {
         mut self: FuturePin<&mut Self>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<Option<Self::Item>> {
-        let this = &mut *self;
         for _ in 0..STEPS_PER_POLL {
-            let Some(read) = this.read.as_mut() else { return Poll::Ready(None) };
-            match read.step(this.context.handle().rows().as_ref(), &mut this.kvs) {
-                Ok(None) if this.is_full() => return Poll::Ready(Some(Ok(this.message(None)))),
-                Ok(None) => {}
-                Ok(Some(summary)) => {
-                    this.read = None;
-                    return Poll::Ready(Some(Ok(this.message(Some(summary)))));
-                }
-                Err(error) => {
-                    this.read = None;
-                    return Poll::Ready(Some(Err(this.context.refuse_read(error))));
-                }
+            if let Some(message) = self.message() {
+                return Poll::Ready(Some(Ok(message)));
+            }
+            match self.step() {
+                Ok(true) => {}
+                Ok(false) => return Poll::Ready(None),
+                Err(status) => return Poll::Ready(Some(Err(status))),
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_leave_in_order_and_in_messages_of_bounded_size() {
+        for (count, len) in [(0, 1), (1, 1), (1000, 1000), (5, 700_000), (3, CHUNK_BYTES)] {
+            let rows: Vec<Bytes> = (0..count)
+                .map(|n: usize| Bytes::from(vec![u8::try_from(n % 251).unwrap(); len]))
+                .collect();
+            let mut chunks = Chunks::default();
+            chunks.add(rows.clone());
+            let mut sent = Vec::new();
+            while !chunks.kvs.is_empty() {
+                let kvs = chunks.take();
+                let bytes: usize = kvs.iter().map(Bytes::len).sum();
+                assert!(bytes < CHUNK_BYTES + len, "{bytes}");
+                sent.extend(kvs);
+            }
+            assert_eq!(sent, rows);
+            assert_eq!(chunks.bytes, 0);
+        }
     }
 }

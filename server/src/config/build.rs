@@ -145,7 +145,6 @@ fn listen(settings: &Settings) -> Result<ListenConfig, ConfigError> {
         metrics,
         peer,
         reuse_port: settings.flag("socket-reuse-port"),
-        reuse_address: settings.flag("socket-reuse-address"),
         http2: Http2Config {
             concurrent_streams_max: u32::try_from(streams)
                 .map_err(|_| refused(settings, "max-concurrent-streams", "must be below 2^32"))?,

@@ -60,8 +60,8 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// The command line cannot be read.
-    pub(crate) fn usage(sentence: String) -> Self {
+    /// The command line cannot be read: `sentence` names the argument and what would be right.
+    pub fn usage(sentence: String) -> Self {
         Self { sentence, exit_code: 2 }
     }
 
@@ -148,8 +148,6 @@ pub struct ListenConfig {
     pub peer: Vec<ListenAddr>,
     /// `SO_REUSEPORT`.
     pub reuse_port: bool,
-    /// `SO_REUSEADDR`.
-    pub reuse_address: bool,
     /// How connections are kept.
     pub http2: Http2Config,
 }

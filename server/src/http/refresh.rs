@@ -8,33 +8,33 @@ use crate::telemetry::{IntCounter, Metrics};
 
 /// Copies status, members and alarms into `metrics`.
 pub(super) fn refresh(metrics: &Metrics, handle: &Handle) {
-    let (status, server) = (handle.status(), &metrics.server);
+    let (status, raft, space) = (handle.status(), &metrics.raft, &metrics.space);
     let member_id = status.member_id.load(Relaxed);
     let leader_id = status.leader_id.load(Relaxed);
-    server.has_leader.set((leader_id != 0).into());
-    server.is_leader.set((leader_id != 0 && leader_id == member_id).into());
-    server.is_learner.set(status.is_learner.load(Relaxed).into());
-    server.proposals_committed.set(gauge(status.commit_index.load(Relaxed)));
-    server.proposals_applied.set(gauge(status.applied_index.load(Relaxed)));
-    server.proposals_pending.set(gauge(status.proposals_pending.load(Relaxed)));
-    raise(&server.proposals_failed, status.proposals_failed.load(Relaxed));
-    raise(&server.leader_changes, status.leader_changes.load(Relaxed));
-    server.quota_bytes.set(status.quota_bytes.load(Relaxed));
+    raft.has_leader.set((leader_id != 0).into());
+    raft.is_leader.set((leader_id != 0 && leader_id == member_id).into());
+    raft.is_learner.set(status.is_learner.load(Relaxed).into());
+    raft.proposals_committed.set(gauge(status.commit_index.load(Relaxed)));
+    raft.proposals_applied.set(gauge(status.applied_index.load(Relaxed)));
+    raft.proposals_pending.set(gauge(status.proposals_pending.load(Relaxed)));
+    raise(&raft.proposals_failed, status.proposals_failed.load(Relaxed));
+    raise(&raft.leader_changes, status.leader_changes.load(Relaxed));
+    space.quota_bytes.set(status.quota_bytes.load(Relaxed));
     if member_id != 0 {
-        server.id.with_label_values(&[format!("{member_id:x}").as_str()]).set(1);
+        raft.id.with_label_values(&[format!("{member_id:x}").as_str()]).set(1);
     }
-    server.alarms.reset();
+    space.alarms.reset();
     for alarm in handle.alarms().iter() {
         let kind = match alarm.kind {
             AlarmKind::NoSpace => "NOSPACE",
             AlarmKind::Corrupt => "CORRUPT",
         };
-        server.alarms.with_label_values(&[format!("{:x}", alarm.member_id).as_str(), kind]).set(1);
+        space.alarms.with_label_values(&[format!("{:x}", alarm.member_id).as_str(), kind]).set(1);
     }
     let mvcc = &metrics.mvcc;
-    mvcc.db_total_bytes.set(status.db_size_bytes.load(Relaxed));
-    mvcc.db_in_use_bytes.set(status.db_size_in_use_bytes.load(Relaxed));
-    metrics.own.db_file_bytes.set(status.db_file_bytes.load(Relaxed));
+    space.db_total_bytes.set(status.db_size_bytes.load(Relaxed));
+    space.db_in_use_bytes.set(status.db_size_in_use_bytes.load(Relaxed));
+    space.db_file_bytes.set(status.db_file_bytes.load(Relaxed));
     metrics.own.raft_term.set(gauge(status.term.load(Relaxed)));
     let ready = status.ready.load(Relaxed);
     metrics.own.ready.set(ready.into());

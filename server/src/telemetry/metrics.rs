@@ -13,10 +13,16 @@ pub struct Metrics {
     pub grpc: GrpcMetrics,
     /// Log and state store.
     pub disk: DiskMetrics,
+    /// How much there is, and how much there may be.
+    pub space: SpaceMetrics,
     /// Keys and revisions.
     pub mvcc: MvccMetrics,
-    /// Raft and requests.
-    pub server: ServerMetrics,
+    /// Compactions of keys.
+    pub compaction: CompactionMetrics,
+    /// Leader and log.
+    pub raft: RaftMetrics,
+    /// Requests on their way.
+    pub requests: RequestMetrics,
     /// Health checks.
     pub health: HealthMetrics,
     /// What etcd has no name for.
@@ -35,6 +41,16 @@ pub struct DiskMetrics {
     pub defrag_inflight: IntGauge,
 }
 
+/// How much there is, and how much there may be.
+#[allow(missing_docs)] // The help texts say it.
+pub struct SpaceMetrics {
+    pub db_total_bytes: IntGauge,
+    pub db_in_use_bytes: IntGauge,
+    pub db_file_bytes: IntGauge,
+    pub quota_bytes: IntGauge,
+    pub alarms: IntGaugeVec,
+}
+
 /// Keys and revisions.
 #[allow(missing_docs)] // The help texts say it.
 pub struct MvccMetrics {
@@ -46,19 +62,22 @@ pub struct MvccMetrics {
     pub keys: IntGauge,
     pub current_revision: IntGauge,
     pub compact_revision: IntGauge,
-    pub compaction_keys: IntCounter,
-    pub compaction_last_seconds: IntGauge,
-    pub compaction_milliseconds: Histogram,
-    pub db_total_bytes: IntGauge,
-    pub db_in_use_bytes: IntGauge,
     pub open_reads: IntGauge,
     pub hash_seconds: Histogram,
     pub hash_revision_seconds: Histogram,
 }
 
-/// Raft and requests.
+/// Compactions of keys.
 #[allow(missing_docs)] // The help texts say it.
-pub struct ServerMetrics {
+pub struct CompactionMetrics {
+    pub keys: IntCounter,
+    pub last_seconds: IntGauge,
+    pub milliseconds: Histogram,
+}
+
+/// Leader and log.
+#[allow(missing_docs)] // The help texts say it.
+pub struct RaftMetrics {
     pub has_leader: IntGauge,
     pub is_leader: IntGauge,
     pub is_learner: IntGauge,
@@ -68,17 +87,20 @@ pub struct ServerMetrics {
     pub proposals_applied: IntGauge,
     pub proposals_pending: IntGauge,
     pub proposals_failed: IntCounter,
+    pub snapshot_installs: IntGauge,
+    pub id: IntGaugeVec,
+}
+
+/// Requests on their way.
+#[allow(missing_docs)] // The help texts say it.
+pub struct RequestMetrics {
     pub slow_applies: IntCounter,
     pub slow_reads: IntCounter,
     pub failed_reads: IntCounter,
-    pub quota_bytes: IntGauge,
-    pub id: IntGaugeVec,
-    pub alarms: IntGaugeVec,
     pub apply_seconds: HistogramVec,
     pub range_seconds: HistogramVec,
     pub request_seconds: HistogramVec,
-    pub client_requests: IntCounterVec,
-    pub snapshot_installs: IntGauge,
+    pub clients: IntCounterVec,
 }
 
 /// Health checks.
@@ -94,9 +116,8 @@ pub struct HealthMetrics {
 #[allow(missing_docs)] // The help texts say it.
 pub struct OwnMetrics {
     pub ready: IntGauge,
-    pub db_file_bytes: IntGauge,
     pub raft_term: IntGauge,
-    pub grpc_connections: IntGauge,
+    pub connections: IntGauge,
 }
 
 impl Metrics {
@@ -106,8 +127,11 @@ impl Metrics {
         Self {
             grpc: GrpcMetrics::new(&registry, methods, extensive),
             disk: DiskMetrics::new(&registry),
+            space: SpaceMetrics::new(&registry),
             mvcc: MvccMetrics::new(&registry),
-            server: ServerMetrics::new(&registry),
+            compaction: CompactionMetrics::new(&registry),
+            raft: RaftMetrics::new(&registry),
+            requests: RequestMetrics::new(&registry),
             health: HealthMetrics::new(&registry),
             own: OwnMetrics::new(&registry),
             registry,
@@ -193,6 +217,25 @@ impl DiskMetrics {
     }
 }
 
+impl SpaceMetrics {
+    fn new(registry: &Registry) -> Self {
+        let mvcc = Family::new(registry, "etcd_mvcc_");
+        let server = Family::new(registry, "etcd_server_");
+        let debug = Family::new(registry, "etcd_debugging_server_");
+        let own = Family::new(registry, "quorate_");
+        Self {
+            db_total_bytes: mvcc.gauge("db_total_size_in_bytes", "Size of the data, in bytes."),
+            db_in_use_bytes: mvcc.gauge(
+                "db_total_size_in_use_in_bytes",
+                "Size of the data without what is compacted, in bytes.",
+            ),
+            db_file_bytes: own.gauge("state_store_file_bytes", "Size of the state store's file."),
+            quota_bytes: server.gauge("quota_backend_bytes", "The quota, in bytes."),
+            alarms: debug.gauges("alarms", "1 for a raised alarm.", &["server_id", "alarm_type"]),
+        }
+    }
+}
+
 impl MvccMetrics {
     fn new(registry: &Registry) -> Self {
         let mvcc = Family::new(registry, "etcd_mvcc_");
@@ -207,21 +250,6 @@ impl MvccMetrics {
             keys: debug.gauge("keys_total", "Keys."),
             current_revision: debug.gauge("current_revision", "The current revision."),
             compact_revision: debug.gauge("compact_revision", "The compacted revision."),
-            compaction_keys: debug
-                .counter("db_compaction_keys_total", "Revisions removed by compactions."),
-            compaction_last_seconds: debug
-                .gauge("db_compaction_last", "Time of the last compaction, in seconds since 1970."),
-            compaction_milliseconds: debug.histogram(
-                "db_compaction_total_duration_milliseconds",
-                "Time of a compaction, in milliseconds.",
-                100.0,
-                14,
-            ),
-            db_total_bytes: mvcc.gauge("db_total_size_in_bytes", "Size of the data, in bytes."),
-            db_in_use_bytes: mvcc.gauge(
-                "db_total_size_in_use_in_bytes",
-                "Size of the data without what is compacted, in bytes.",
-            ),
             open_reads: mvcc.gauge("db_open_read_transactions", "Reads that are under way."),
             hash_seconds: mvcc.histogram(
                 "hash_duration_seconds",
@@ -239,10 +267,26 @@ impl MvccMetrics {
     }
 }
 
-impl ServerMetrics {
+impl CompactionMetrics {
+    fn new(registry: &Registry) -> Self {
+        let debug = Family::new(registry, "etcd_debugging_mvcc_db_compaction_");
+        Self {
+            keys: debug.counter("keys_total", "Revisions removed by compactions."),
+            last_seconds: debug
+                .gauge("last", "Time of the last compaction, in seconds since 1970."),
+            milliseconds: debug.histogram(
+                "total_duration_milliseconds",
+                "Time of a compaction, in milliseconds.",
+                100.0,
+                14,
+            ),
+        }
+    }
+}
+
+impl RaftMetrics {
     fn new(registry: &Registry) -> Self {
         let server = Family::new(registry, "etcd_server_");
-        let debug = Family::new(registry, "etcd_debugging_server_");
         Self {
             has_leader: server.gauge("has_leader", "1 if there is a leader."),
             is_leader: server.gauge("is_leader", "1 if this member leads."),
@@ -256,14 +300,22 @@ impl ServerMetrics {
                 .gauge("proposals_applied_total", "The last applied entry of the log."),
             proposals_pending: server.gauge("proposals_pending", "Proposals that wait."),
             proposals_failed: server.counter("proposals_failed_total", "Proposals that failed."),
+            snapshot_installs: server
+                .gauge("snapshot_apply_in_progress_total", "1 while a snapshot is installed."),
+            id: server.gauges("id", "1 for the ID of this member.", &["server_id"]),
+        }
+    }
+}
+
+impl RequestMetrics {
+    fn new(registry: &Registry) -> Self {
+        let server = Family::new(registry, "etcd_server_");
+        Self {
             slow_applies: server.counter("slow_apply_total", "Entries that were slow to apply."),
             slow_reads: server
                 .counter("slow_read_indexes_total", "Linearizable reads that waited too long."),
             failed_reads: server
                 .counter("read_indexes_failed_total", "Linearizable reads that failed."),
-            quota_bytes: server.gauge("quota_backend_bytes", "The quota, in bytes."),
-            id: server.gauges("id", "1 for the ID of this member.", &["server_id"]),
-            alarms: debug.gauges("alarms", "1 for a raised alarm.", &["server_id", "alarm_type"]),
             apply_seconds: server.histograms(
                 ("apply_duration_seconds", "Time to apply an entry, in seconds."),
                 &["version", "op", "success"],
@@ -282,13 +334,11 @@ impl ServerMetrics {
                 0.001,
                 14,
             ),
-            client_requests: server.counters(
+            clients: server.counters(
                 "client_requests_total",
                 "Requests by the version of the client's API.",
                 &["type", "client_api_version"],
             ),
-            snapshot_installs: server
-                .gauge("snapshot_apply_in_progress_total", "1 while a snapshot is installed."),
         }
     }
 }
@@ -314,9 +364,8 @@ impl OwnMetrics {
         let own = Family::new(registry, "quorate_");
         Self {
             ready: own.gauge("ready", "1 when keys are served."),
-            db_file_bytes: own.gauge("state_store_file_bytes", "Size of the state store's file."),
             raft_term: own.gauge("raft_term", "The term of raft."),
-            grpc_connections: own.gauge("client_connections", "Connections of clients."),
+            connections: own.gauge("client_connections", "Connections of clients."),
         }
     }
 }
@@ -338,7 +387,7 @@ mod tests {
     #[test]
     fn names_types_and_buckets_are_printed_as_etcd_prints_them() {
         let metrics = metrics();
-        metrics.server.proposals_committed.set(4);
+        metrics.raft.proposals_committed.set(4);
         metrics.disk.wal_fsync_seconds.observe(0.003);
         let text = metrics.text();
         for line in [

@@ -12,7 +12,10 @@ mod process;
 pub use family::Family;
 pub use grpc::{GrpcMetrics, MethodKind, MethodMetrics};
 pub use log::{LogError, LogTarget, init as init_logs};
-pub use metrics::{DiskMetrics, HealthMetrics, Metrics, MvccMetrics, OwnMetrics, ServerMetrics};
+pub use metrics::{
+    CompactionMetrics, DiskMetrics, HealthMetrics, Metrics, MvccMetrics, OwnMetrics, RaftMetrics,
+    RequestMetrics, SpaceMetrics,
+};
 
 pub use prometheus::{
     Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TEXT_FORMAT,
