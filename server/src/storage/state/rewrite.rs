@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use redb::{Database, Durability, ReadableDatabase};
 
 use super::StateStore;
-use super::backend::{FileOptions, OpenFile, open_file};
+use super::backend::{FileOptions, Meter, OpenFile, open_file};
 use super::error::{Fault, RewriteError};
 use super::open::{folder, part_path, remove_if_there};
 use super::reader::scan;
@@ -63,6 +63,7 @@ pub struct Rewrite {
     part: PathBuf,
     /// `None` once it is handed over.
     copy: Option<Database>,
+    meter: Arc<Meter>,
     /// Where to read on in the store: everything before is copied.
     next: Vec<u8>,
     live_bytes: u64,
@@ -91,13 +92,17 @@ impl Rewrite {
             return Err(RewriteError::NoRoom { path, needed_bytes, free_bytes });
         }
         remove_if_there(&*store.fs, &part).map_err(copy_failed)?;
-        let options =
-            FileOptions { mode: OpenMode::CreateNew, cache_bytes: COPY_CACHE_BYTES, verify: false };
+        let options = FileOptions {
+            mode: OpenMode::CreateNew,
+            cache_bytes: COPY_CACHE_BYTES,
+            verify: false,
+            meter: None,
+        };
         let opened = open_file(&*store.fs, &part, options).and_then(|opened| {
             tables::initialize(&opened.database, &store.header).map(|()| opened)
         });
         let copy = match opened {
-            Ok(opened) => opened.database,
+            Ok(opened) => opened,
             Err(fault) => {
                 // It will be removed at the next start otherwise.
                 let _ = remove_if_there(&*store.fs, &part);
@@ -110,7 +115,8 @@ impl Rewrite {
             fs: store.fs.clone(),
             path,
             part,
-            copy: Some(copy),
+            copy: Some(copy.database),
+            meter: copy.meter,
             next: RowKey::new(Revision::default(), false).as_bytes().to_vec(),
             live_bytes: 0,
             unsynced_bytes: 0,
@@ -164,8 +170,12 @@ impl Rewrite {
         }
         while self.step(store, 1000)? == RewriteProgress::More {}
         let header = self.seal(store)?;
-        let options =
-            FileOptions { mode: OpenMode::Existing, cache_bytes: store.cache_bytes, verify: false };
+        let options = FileOptions {
+            mode: OpenMode::Existing,
+            cache_bytes: store.cache_bytes,
+            verify: false,
+            meter: Some(self.meter.clone()),
+        };
         let part = open_file(&*self.fs, &self.part, options);
         let OpenFile { database, meter, .. } = part.map_err(|fault| self.copy_failed(fault))?;
         let rows = row_count(&database).map_err(|fault| self.copy_failed(fault))?;
@@ -183,7 +193,7 @@ impl Rewrite {
             file_bytes: meter.file_bytes(),
         };
         store.header = Header {
-            dense_file_bytes: meter.written_end(),
+            dense_file_bytes: meter.disk_bytes(),
             dense_live_bytes: header.live_bytes,
             ..header
         };
