@@ -22,13 +22,16 @@ use super::StateStore;
 use super::backend::{FileOptions, Meter, OpenFile, open_file};
 use super::error::{Fault, RewriteError};
 use super::open::{folder, part_path, remove_if_there};
-use super::reader::scan;
+use super::reader::{ScanBounds, scan};
 use super::tables::{self, Appended, Header};
 use crate::mvcc::{Revision, Row, RowKey};
 use crate::storage::fs::{OpenMode, SharedFs};
 
 /// What redb may keep in memory of the copy while it is written, in bytes.
 const COPY_CACHE_BYTES: usize = 8 << 20;
+
+/// What one step copies, unless a single row is more, in bytes.
+const STEP_BYTES_MAX: usize = 4 << 20;
 
 /// After so many bytes the copy is made durable: redb keeps a list of what is not.
 const SYNC_BYTES: u64 = 64 << 20;
@@ -124,7 +127,7 @@ impl Rewrite {
         })
     }
 
-    /// Copies up to `rows_max` rows. Steps go on while flushes add rows; each makes progress.
+    /// Copies up to `rows_max` rows, or 4 MiB. Steps go on while flushes add rows; each makes progress.
     ///
     /// # Errors
     /// [`RewriteError::Copy`]: give it up, the store goes on. [`RewriteError::Store`]: the process
@@ -141,11 +144,12 @@ impl Rewrite {
         if !deletions.is_empty() {
             return self.delete(&deletions).map_err(|fault| self.copy_failed(fault));
         }
-        let mut rows = Vec::with_capacity(rows_max.min(1 << 16));
-        store
+        let mut rows = Vec::new();
+        let bounds = ScanBounds { rows_max, bytes_max: STEP_BYTES_MAX };
+        let stopped = store
             .shared
             .database()
-            .and_then(|database| scan(&database, &self.next, rows_max, &mut rows))
+            .and_then(|database| scan(&database, &self.next, bounds, &mut rows))
             .map_err(|fault| self.store_failed(fault))?;
         let Some(last) = rows.last().map(|row| row.key) else {
             return Ok(RewriteProgress::CaughtUp);
@@ -154,8 +158,7 @@ impl Rewrite {
         // The key after: nothing sorts between a key and itself with a zero byte.
         self.next = last.as_bytes().to_vec();
         self.next.push(0);
-        let caught_up = rows.len() < rows_max;
-        Ok(if caught_up { RewriteProgress::CaughtUp } else { RewriteProgress::More })
+        Ok(if stopped { RewriteProgress::More } else { RewriteProgress::CaughtUp })
     }
 
     /// Copies what is left, makes the copy durable, puts it in the place of the store and swaps the

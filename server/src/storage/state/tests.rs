@@ -471,6 +471,23 @@ fn a_rewrite_gives_back_what_was_deleted_and_refuses_a_second_one() {
 }
 
 #[test]
+fn a_step_over_big_rows_is_bounded_in_bytes() {
+    let fs = CrashFs::new();
+    let mut store = open(&fs).store;
+    let rows = (2..12).map(|main| row(main, 1_500_000)).collect();
+    let add =
+        FlushBatch { generation: 3, rows, applied_index: 1, revision: 11, ..FlushBatch::default() };
+    store.flush(add).unwrap();
+    let mut rewrite = Rewrite::begin(&mut store).unwrap();
+    let mut steps = 1;
+    while rewrite.step(&store, 1000).unwrap() == RewriteProgress::More {
+        steps += 1;
+    }
+    assert_eq!(steps, 4, "ten rows of 1.5 MB in steps of 4 MiB");
+    assert_eq!(rewrite.finish(&mut store).unwrap().rows, 10);
+}
+
+#[test]
 fn a_rewrite_is_worth_it_above_half_and_the_least() {
     let space = |disk_bytes, free_bytes| StoreSpace {
         file_bytes: 1 << 40,
