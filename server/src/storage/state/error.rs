@@ -70,7 +70,7 @@ fn fault(error: redb::Error) -> Fault {
     }
 }
 
-/// Why a state store could not be opened. The file is left as it was found.
+/// Why a state store could not be opened. What it holds is untouched.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// There is none, and none was to be created.

@@ -94,6 +94,9 @@ pub struct Opened {
 pub struct StoreSpace {
     /// The length of the file.
     pub file_bytes: u64,
+    /// What it takes on the disk: its length without the parts that were never written. Of what an
+    /// earlier process wrote, all counts.
+    pub disk_bytes: u64,
     /// What the live rows take, as an estimate.
     pub live_bytes: u64,
     /// What a rewrite would give back, as an estimate.
@@ -146,10 +149,12 @@ impl StateStore {
     /// rewrite made it: an estimate that is off can never ask for one rewrite after the other.
     pub fn space(&self) -> StoreSpace {
         let live_bytes = self.header.live_bytes_scaled();
+        let disk_bytes = self.meter.disk_bytes();
         StoreSpace {
             file_bytes: self.meter.file_bytes(),
+            disk_bytes,
             live_bytes,
-            free_bytes: self.meter.written_end().saturating_sub(live_bytes),
+            free_bytes: disk_bytes.saturating_sub(live_bytes),
         }
     }
 
@@ -192,10 +197,10 @@ impl StateStore {
 }
 
 impl StoreSpace {
-    /// Whether a rewrite is worth its cost: more than half, and more than
+    /// Whether a rewrite is worth its cost: more than half of what the file takes, and more than
     /// [`REWRITE_FREE_BYTES_MIN`], is free.
     pub fn is_worth_a_rewrite(&self) -> bool {
-        self.free_bytes > REWRITE_FREE_BYTES_MIN && self.free_bytes > self.file_bytes / 2
+        self.free_bytes > REWRITE_FREE_BYTES_MIN && self.free_bytes > self.disk_bytes / 2
     }
 }
 

@@ -44,6 +44,7 @@ impl StateStore {
             mode: OpenMode::Existing,
             cache_bytes: options.cache_bytes,
             verify: options.verify,
+            meter: None,
         };
         let OpenFile { database, meter, repaired } =
             open_file(&*fs, path, file_options).map_err(|fault| unreadable(path, fault))?;
@@ -79,8 +80,12 @@ impl StateStore {
 
 fn create(fs: &dyn FileSystem, path: &Path, options: &StoreOptions) -> Result<(), Fault> {
     let part = part_path(path);
-    let file_options =
-        FileOptions { mode: OpenMode::CreateNew, cache_bytes: CREATE_CACHE_BYTES, verify: false };
+    let file_options = FileOptions {
+        mode: OpenMode::CreateNew,
+        cache_bytes: CREATE_CACHE_BYTES,
+        verify: false,
+        meter: None,
+    };
     let OpenFile { database, .. } = open_file(fs, &part, file_options)?;
     let header = Header {
         identity: options.identity,

@@ -91,25 +91,41 @@ impl Rows for StoreReader {
     fn scan(&self, from: Revision, rows_max: usize, out: &mut Vec<Row>) -> Result<(), RowsError> {
         let database = self.shared.database().map_err(|fault| self.error(&fault))?;
         let from = RowKey::new(from, false);
-        scan(&database, from.as_bytes(), rows_max, out).map_err(|fault| self.error(&fault))
+        let bounds = ScanBounds { rows_max, bytes_max: usize::MAX };
+        let scanned = scan(&database, from.as_bytes(), bounds, out);
+        scanned.map(drop).map_err(|fault| self.error(&fault))
     }
 }
 
-/// Appends the rows from `from` on, in order.
+/// Where a scan stops, at the latest after the row that reaches a bound.
+#[derive(Clone, Copy)]
+pub(super) struct ScanBounds {
+    pub(super) rows_max: usize,
+    pub(super) bytes_max: usize,
+}
+
+/// Appends the rows from `from` on, in order; returns whether a bound stopped it.
 pub(super) fn scan(
     database: &Database,
     from: &[u8],
-    rows_max: usize,
+    bounds: ScanBounds,
     out: &mut Vec<Row>,
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
+    let (mut rows, mut bytes) = (0, 0);
     let table = database.begin_read()?.open_table(REVISIONS)?;
-    for pair in ReadableTable::range(&table, from..)?.take(rows_max) {
+    for pair in ReadableTable::range(&table, from..)? {
+        if rows >= bounds.rows_max || bytes >= bounds.bytes_max {
+            return Ok(true);
+        }
         let (key, stored) = pair?;
         let key = RowKey::decode(key.value())
             .ok_or_else(|| Fault::Damaged(format!("{:?} is not a row key", key.value())))?;
-        out.push(Row { key, stored: Bytes::copy_from_slice(stored.value()) });
+        let stored = Bytes::copy_from_slice(stored.value());
+        rows += 1;
+        bytes += stored.len();
+        out.push(Row { key, stored });
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Appends the stored bytes at `revisions`; names the first that is not there.

@@ -19,16 +19,19 @@ use parking_lot::Mutex;
 use redb::{Database, Durability, ReadableDatabase};
 
 use super::StateStore;
-use super::backend::{FileOptions, OpenFile, open_file};
+use super::backend::{FileOptions, Meter, OpenFile, open_file};
 use super::error::{Fault, RewriteError};
 use super::open::{folder, part_path, remove_if_there};
-use super::reader::scan;
+use super::reader::{ScanBounds, scan};
 use super::tables::{self, Appended, Header};
 use crate::mvcc::{Revision, Row, RowKey};
 use crate::storage::fs::{OpenMode, SharedFs};
 
 /// What redb may keep in memory of the copy while it is written, in bytes.
 const COPY_CACHE_BYTES: usize = 8 << 20;
+
+/// What one step copies, unless a single row is more, in bytes.
+const STEP_BYTES_MAX: usize = 4 << 20;
 
 /// After so many bytes the copy is made durable: redb keeps a list of what is not.
 const SYNC_BYTES: u64 = 64 << 20;
@@ -63,6 +66,7 @@ pub struct Rewrite {
     part: PathBuf,
     /// `None` once it is handed over.
     copy: Option<Database>,
+    meter: Arc<Meter>,
     /// Where to read on in the store: everything before is copied.
     next: Vec<u8>,
     live_bytes: u64,
@@ -91,13 +95,17 @@ impl Rewrite {
             return Err(RewriteError::NoRoom { path, needed_bytes, free_bytes });
         }
         remove_if_there(&*store.fs, &part).map_err(copy_failed)?;
-        let options =
-            FileOptions { mode: OpenMode::CreateNew, cache_bytes: COPY_CACHE_BYTES, verify: false };
+        let options = FileOptions {
+            mode: OpenMode::CreateNew,
+            cache_bytes: COPY_CACHE_BYTES,
+            verify: false,
+            meter: None,
+        };
         let opened = open_file(&*store.fs, &part, options).and_then(|opened| {
             tables::initialize(&opened.database, &store.header).map(|()| opened)
         });
         let copy = match opened {
-            Ok(opened) => opened.database,
+            Ok(opened) => opened,
             Err(fault) => {
                 // It will be removed at the next start otherwise.
                 let _ = remove_if_there(&*store.fs, &part);
@@ -110,7 +118,8 @@ impl Rewrite {
             fs: store.fs.clone(),
             path,
             part,
-            copy: Some(copy),
+            copy: Some(copy.database),
+            meter: copy.meter,
             next: RowKey::new(Revision::default(), false).as_bytes().to_vec(),
             live_bytes: 0,
             unsynced_bytes: 0,
@@ -118,7 +127,7 @@ impl Rewrite {
         })
     }
 
-    /// Copies up to `rows_max` rows. Steps go on while flushes add rows; each makes progress.
+    /// Copies up to `rows_max` rows, or 4 MiB. Steps go on while flushes add rows; each makes progress.
     ///
     /// # Errors
     /// [`RewriteError::Copy`]: give it up, the store goes on. [`RewriteError::Store`]: the process
@@ -135,11 +144,12 @@ impl Rewrite {
         if !deletions.is_empty() {
             return self.delete(&deletions).map_err(|fault| self.copy_failed(fault));
         }
-        let mut rows = Vec::with_capacity(rows_max.min(1 << 16));
-        store
+        let mut rows = Vec::new();
+        let bounds = ScanBounds { rows_max, bytes_max: STEP_BYTES_MAX };
+        let stopped = store
             .shared
             .database()
-            .and_then(|database| scan(&database, &self.next, rows_max, &mut rows))
+            .and_then(|database| scan(&database, &self.next, bounds, &mut rows))
             .map_err(|fault| self.store_failed(fault))?;
         let Some(last) = rows.last().map(|row| row.key) else {
             return Ok(RewriteProgress::CaughtUp);
@@ -148,8 +158,7 @@ impl Rewrite {
         // The key after: nothing sorts between a key and itself with a zero byte.
         self.next = last.as_bytes().to_vec();
         self.next.push(0);
-        let caught_up = rows.len() < rows_max;
-        Ok(if caught_up { RewriteProgress::CaughtUp } else { RewriteProgress::More })
+        Ok(if stopped { RewriteProgress::More } else { RewriteProgress::CaughtUp })
     }
 
     /// Copies what is left, makes the copy durable, puts it in the place of the store and swaps the
@@ -164,8 +173,12 @@ impl Rewrite {
         }
         while self.step(store, 1000)? == RewriteProgress::More {}
         let header = self.seal(store)?;
-        let options =
-            FileOptions { mode: OpenMode::Existing, cache_bytes: store.cache_bytes, verify: false };
+        let options = FileOptions {
+            mode: OpenMode::Existing,
+            cache_bytes: store.cache_bytes,
+            verify: false,
+            meter: Some(self.meter.clone()),
+        };
         let part = open_file(&*self.fs, &self.part, options);
         let OpenFile { database, meter, .. } = part.map_err(|fault| self.copy_failed(fault))?;
         let rows = row_count(&database).map_err(|fault| self.copy_failed(fault))?;
@@ -183,7 +196,7 @@ impl Rewrite {
             file_bytes: meter.file_bytes(),
         };
         store.header = Header {
-            dense_file_bytes: meter.written_end(),
+            dense_file_bytes: meter.disk_bytes(),
             dense_live_bytes: header.live_bytes,
             ..header
         };
