@@ -1,0 +1,6 @@
+//! The simulator: everything outside the pure core, decided by one seed.
+
+pub mod coverage;
+pub mod fs;
+pub mod rng;
+pub mod trace;
