@@ -4,3 +4,4 @@ pub mod coverage;
 pub mod fs;
 pub mod rng;
 pub mod trace;
+pub mod workload;

@@ -300,7 +300,7 @@ fn sector_of(data: &[u8], sector: usize) -> Sector {
     Some(copy)
 }
 
-fn put_sector(data: &mut Vec<u8>, sector: usize, content: &Sector) {
+fn put_sector(data: &mut [u8], sector: usize, content: &Sector) {
     let start = sector * SECTOR_BYTES;
     let end = start + SECTOR_BYTES;
     if data.len() <= start {
