@@ -85,6 +85,9 @@ pub enum Reply {
 pub enum Refusal {
     EmptyKey,
     KeyNotFound,
+    /// A put that keeps what the same transaction has deleted before it. No check of etcd's sees a
+    /// deletion without an end; its process ends then (3.7.3). Ours refuses the whole transaction.
+    KeyDeletedBefore,
     ValueProvided,
     LeaseProvided,
     TooManyOps,
@@ -100,7 +103,7 @@ impl Refusal {
     pub fn text(self) -> &'static str {
         match self {
             Self::EmptyKey => "etcdserver: key is not provided",
-            Self::KeyNotFound => "etcdserver: key not found",
+            Self::KeyNotFound | Self::KeyDeletedBefore => "etcdserver: key not found",
             Self::ValueProvided => "etcdserver: value is provided",
             Self::LeaseProvided => "etcdserver: lease is provided",
             Self::TooManyOps => "etcdserver: too many operations in txn request",

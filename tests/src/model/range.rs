@@ -32,9 +32,14 @@ impl Model {
             within(kv.mod_revision, range.min_mod_revision, range.max_mod_revision)
                 && within(kv.create_revision, range.min_create_revision, range.max_create_revision)
         };
+        let limit = usize::try_from(range.limit).unwrap_or(0);
+        if limit > 0 && !needs_all(range) {
+            // One more than asked for shows whether there are more; so a target without an order
+            // sorts only the first keys.
+            found.truncate(limit + 1);
+        }
         found.retain(bounds);
         sort(range, &mut found);
-        let limit = usize::try_from(range.limit).unwrap_or(0);
         if limit > 0 && found.len() > limit {
             found.truncate(limit);
             reply.more = true;
@@ -62,6 +67,15 @@ impl Model {
 
 fn within(revision: i64, min: i64, max: i64) -> bool {
     (min == 0 || revision >= min) && (max == 0 || revision <= max)
+}
+
+/// Whether every key of the range must be looked at, whatever the limit.
+fn needs_all(range: &RangeRequest) -> bool {
+    range.sort_order() != SortOrder::None
+        || range.min_mod_revision != 0
+        || range.max_mod_revision != 0
+        || range.min_create_revision != 0
+        || range.max_create_revision != 0
 }
 
 /// Sorts as asked; equal keys of a sort stay in the order of the keys themselves.

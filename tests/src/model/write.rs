@@ -39,7 +39,7 @@ impl Model {
         self.lease_known(put)?;
         self.key_known(put)?;
         let mut write = Write::after(self.revision);
-        let reply = self.do_put(put, &mut write);
+        let reply = self.do_put(put, &mut write)?;
         self.revision = write.revision();
         Ok(reply)
     }
@@ -56,7 +56,8 @@ impl Model {
         self.decide(txn, &mut path);
         self.admit(txn, &mut path.iter())?;
         let mut write = Write::after(self.revision);
-        let mut reply = self.do_txn(txn, &mut path.iter(), &mut write);
+        let done = self.do_txn(txn, &mut path.iter(), &mut write);
+        let mut reply = done.inspect_err(|_| self.undo(write.main))?;
         self.revision = write.revision();
         reply.header = header(self.revision);
         Ok(reply)
@@ -86,8 +87,8 @@ impl Model {
                     self.readable_in_txn(range.revision)?;
                 }
                 Some(Op::RequestPut(put)) => {
-                    self.key_known(put)?;
                     self.lease_known(put)?;
+                    self.key_known(put)?;
                 }
                 Some(Op::RequestTxn(nested)) => self.admit(nested, path)?,
                 Some(Op::RequestDeleteRange(_)) | None => {}
@@ -101,7 +102,7 @@ impl Model {
         txn: &TxnRequest,
         path: &mut impl Iterator<Item = &'a bool>,
         write: &mut Write,
-    ) -> TxnResponse {
+    ) -> Result<TxnResponse, Refusal> {
         let succeeded = *path.next().expect("decide visits what do_txn visits");
         let mut responses = Vec::new();
         for op in branch(txn, succeeded) {
@@ -110,22 +111,25 @@ impl Model {
                     let reply = self.range(range, write.revision());
                     Response::ResponseRange(reply.expect("admit checked its revision"))
                 }
-                Some(Op::RequestPut(put)) => Response::ResponsePut(self.do_put(put, write)),
+                Some(Op::RequestPut(put)) => Response::ResponsePut(self.do_put(put, write)?),
                 Some(Op::RequestDeleteRange(delete)) => {
                     Response::ResponseDeleteRange(self.do_delete(delete, write))
                 }
                 Some(Op::RequestTxn(nested)) => {
-                    Response::ResponseTxn(self.do_txn(nested, path, write))
+                    Response::ResponseTxn(self.do_txn(nested, path, write)?)
                 }
                 None => continue,
             };
             responses.push(ResponseOp { response: Some(response) });
         }
-        TxnResponse { header: Some(ResponseHeader::default()), succeeded, responses }
+        Ok(TxnResponse { header: Some(ResponseHeader::default()), succeeded, responses })
     }
 
-    fn do_put(&mut self, put: &PutRequest, write: &mut Write) -> PutResponse {
+    fn do_put(&mut self, put: &PutRequest, write: &mut Write) -> Result<PutResponse, Refusal> {
         let previous = self.at(&put.key, i64::MAX).cloned();
+        if previous.is_none() && (put.ignore_value || put.ignore_lease) {
+            return Err(Refusal::KeyDeletedBefore);
+        }
         let kept = previous.clone().unwrap_or_default();
         let kv = KeyValue {
             key: put.key.clone(),
@@ -138,7 +142,14 @@ impl Model {
         self.push(put.key.clone(), Some(kv), write);
         let shown = previous.filter(|_| put.prev_kv);
         let prev_kv = shown.map(|kv| encode(&kv)).unwrap_or_default();
-        PutResponse { header: header(write.main), prev_kv }
+        Ok(PutResponse { header: header(write.main), prev_kv })
+    }
+
+    /// Takes back what a write of `main` did before it was refused.
+    fn undo(&mut self, main: i64) {
+        for versions in self.keys.values_mut() {
+            versions.retain(|version| version.main != main);
+        }
     }
 
     fn do_delete(&mut self, delete: &DeleteRangeRequest, write: &mut Write) -> DeleteRangeResponse {
