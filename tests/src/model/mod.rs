@@ -197,6 +197,34 @@ impl Model {
         past
     }
 
+    /// Answers a range as of a time when the store was at `current`, whatever came after.
+    ///
+    /// # Errors
+    /// As [`Model::call`], but for what was compacted since.
+    pub fn range_when(&self, range: &RangeRequest, current: i64) -> Result<RangeResponse, Refusal> {
+        check::request(&Request::Range(range.clone()))?;
+        self.range(range, current)
+    }
+
+    /// Takes back the newest revision, as if its request had never come.
+    pub fn retract(&mut self) {
+        self.undo(self.revision);
+        self.revision -= 1;
+    }
+
+    /// The store that has these changes, in ascending order of (main, sub), and stands at `revision`.
+    pub fn restore(
+        revision: i64,
+        compact_revision: i64,
+        changes: impl IntoIterator<Item = (Bytes, Version)>,
+    ) -> Self {
+        let mut model = Self { revision, compact_revision, ..Self::new() };
+        for (key, version) in changes {
+            model.keys.entry(key).or_default().push(version);
+        }
+        model
+    }
+
     /// Every change made at `revision`, in order, with its key.
     pub fn changes_at(&self, revision: i64) -> Vec<(Bytes, Version)> {
         let mut changes: Vec<(Bytes, Version)> = self

@@ -146,7 +146,7 @@ impl Model {
     }
 
     /// Takes back what a write of `main` did before it was refused.
-    fn undo(&mut self, main: i64) {
+    pub(super) fn undo(&mut self, main: i64) {
         for versions in self.keys.values_mut() {
             versions.retain(|version| version.main != main);
         }

@@ -2,6 +2,8 @@
 
 pub mod coverage;
 pub mod fs;
+pub mod history;
+pub mod invariants;
 pub mod rng;
 pub mod trace;
 pub mod workload;
