@@ -5,5 +5,7 @@ pub mod fs;
 pub mod history;
 pub mod invariants;
 pub mod rng;
+pub mod runner;
+pub mod toy;
 pub mod trace;
 pub mod workload;
