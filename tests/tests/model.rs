@@ -1,5 +1,6 @@
 //! The naive model against a real etcd: random requests, equal replies.
 
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -107,7 +108,11 @@ impl Clients {
 #[test]
 fn the_model_answers_as_etcd_does() -> anyhow::Result<()> {
     let Some(binary) = etcd_on_path() else {
-        println!("skipped: the_model_answers_as_etcd_does needs etcd on the PATH");
+        // Past the capture of test output, so that a run which must not skip can see it.
+        writeln!(
+            std::io::stderr(),
+            "skipped: the_model_answers_as_etcd_does needs etcd on the PATH"
+        )?;
         return Ok(());
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

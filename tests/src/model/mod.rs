@@ -41,6 +41,8 @@ pub struct Model {
     revision: i64,
     compact_revision: i64,
     keys: BTreeMap<Bytes, Vec<Version>>,
+    /// The keys that each revision changed, in order.
+    changed: BTreeMap<i64, Vec<Bytes>>,
     leases: BTreeSet<i64>,
 }
 
@@ -134,7 +136,13 @@ impl Default for Model {
 impl Model {
     /// An empty store: revision 1, nothing compacted.
     pub fn new() -> Self {
-        Self { revision: 1, compact_revision: -1, keys: BTreeMap::new(), leases: BTreeSet::new() }
+        Self {
+            revision: 1,
+            compact_revision: -1,
+            keys: BTreeMap::new(),
+            changed: BTreeMap::new(),
+            leases: BTreeSet::new(),
+        }
     }
 
     /// Validates and answers one request, after all those before it.
@@ -194,7 +202,22 @@ impl Model {
         for versions in past.keys.values_mut() {
             versions.retain(|version| version.main <= revision);
         }
+        past.changed.retain(|main, _| *main <= revision);
         past
+    }
+
+    /// What `request` would be answered now, without doing it.
+    ///
+    /// # Errors
+    /// As [`Model::call`].
+    pub fn answer(&mut self, request: &Request) -> Result<Reply, Refusal> {
+        let (revision, compact_revision) = (self.revision, self.compact_revision);
+        let answer = self.call(request);
+        self.compact_revision = compact_revision;
+        if self.revision != revision {
+            self.retract();
+        }
+        answer
     }
 
     /// Answers a range as of a time when the store was at `current`, whatever came after.
@@ -220,20 +243,25 @@ impl Model {
     ) -> Self {
         let mut model = Self { revision, compact_revision, ..Self::new() };
         for (key, version) in changes {
-            model.keys.entry(key).or_default().push(version);
+            model.add(key, version);
         }
         model
     }
 
     /// Every change made at `revision`, in order, with its key.
     pub fn changes_at(&self, revision: i64) -> Vec<(Bytes, Version)> {
-        let mut changes: Vec<(Bytes, Version)> = self
-            .rows()
-            .filter(|(_, version)| version.main == revision)
-            .map(|(key, version)| (key.clone(), version.clone()))
-            .collect();
-        changes.sort_by_key(|(_, version)| version.sub);
-        changes
+        let keys = self.changed.get(&revision).map_or(&[][..], Vec::as_slice);
+        let change = |(sub, key): (i64, &Bytes)| {
+            let mut versions = self.keys.get(key)?.iter().rev();
+            let is = |version: &&Version| (version.main, version.sub) == (revision, sub);
+            Some((key.clone(), versions.find(is)?.clone()))
+        };
+        (0..).zip(keys).filter_map(change).collect()
+    }
+
+    fn add(&mut self, key: Bytes, version: Version) {
+        self.changed.entry(version.main).or_default().push(key.clone());
+        self.keys.entry(key).or_default().push(version);
     }
 
     /// Every version there is, by key, oldest first.

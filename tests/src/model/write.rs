@@ -147,8 +147,10 @@ impl Model {
 
     /// Takes back what a write of `main` did before it was refused.
     pub(super) fn undo(&mut self, main: i64) {
-        for versions in self.keys.values_mut() {
-            versions.retain(|version| version.main != main);
+        for key in self.changed.remove(&main).unwrap_or_default() {
+            if let Some(versions) = self.keys.get_mut(&key) {
+                versions.retain(|version| version.main != main);
+            }
         }
     }
 
@@ -166,7 +168,7 @@ impl Model {
 
     fn push(&mut self, key: Bytes, kv: Option<KeyValue>, write: &mut Write) {
         let version = Version { main: write.main, sub: write.sub, kv };
-        self.keys.entry(key).or_default().push(version);
+        self.add(key, version);
         write.sub += 1;
     }
 

@@ -258,13 +258,14 @@ impl History {
                 return;
             }
             self.waiting.remove(&(revision, op));
-            let expected = self.expect(&self.ops[&op], revision);
+            let recorded = self.ops[&op].clone();
+            let expected = self.expect(&recorded, revision);
             self.settled.push(Settled { op, expected });
         }
     }
 
     /// What the model says to a request that was answered at `revision` and changed nothing.
-    fn expect(&self, recorded: &Recorded, revision: i64) -> Result<Reply, Refusal> {
+    fn expect(&mut self, recorded: &Recorded, revision: i64) -> Result<Reply, Refusal> {
         match (&recorded.request, &recorded.fate) {
             (_, Fate::Refused(refusal)) => self.expect_refusal(recorded, *refusal, revision),
             (Request::Range(range), _) => self.model.range_when(range, revision).map(Reply::Range),
@@ -276,13 +277,20 @@ impl History {
                     ..past
                 }))
             }
-            (request, _) => self.model.as_of(revision).call(request),
+            (request, _) => self.answer_at(request, revision),
         }
+    }
+
+    fn answer_at(&mut self, request: &Request, revision: i64) -> Result<Reply, Refusal> {
+        if revision == self.model.revision() {
+            return self.model.answer(request);
+        }
+        self.model.as_of(revision).call(request)
     }
 
     /// Looks for a moment between the begin and the refusal at which the refusal was right.
     fn expect_refusal(
-        &self,
+        &mut self,
         recorded: &Recorded,
         refusal: Refusal,
         revision: i64,
@@ -292,7 +300,7 @@ impl History {
         }
         let mut last = Err(refusal);
         for moment in recorded.known_before..=revision {
-            last = self.model.as_of(moment).call(&recorded.request);
+            last = self.answer_at(&recorded.request, moment);
             if last == Err(refusal) {
                 break;
             }
