@@ -1,0 +1,88 @@
+//! What must hold in every run, one file each, and the referee who asks them all.
+
+mod acknowledged_is_recovered;
+mod compaction_spares_the_readable;
+mod hash_equals_model;
+mod linearizable_reads;
+mod no_half_transaction;
+mod replies_equal_model;
+mod revisions_without_gaps;
+#[cfg(test)]
+mod tests;
+
+use super::history::{Event, History};
+
+pub use acknowledged_is_recovered::AcknowledgedIsRecovered;
+pub use compaction_spares_the_readable::CompactionSparesTheReadable;
+pub use hash_equals_model::HashEqualsModel;
+pub use linearizable_reads::LinearizableReads;
+pub use no_half_transaction::NoHalfTransaction;
+pub use replies_equal_model::RepliesEqualModel;
+pub use revisions_without_gaps::RevisionsWithoutGaps;
+
+/// Something that must hold.
+pub trait Invariant {
+    /// Its name, as a failure prints it.
+    fn name(&self) -> &'static str;
+
+    /// Looks at an event that `history` has just recorded.
+    ///
+    /// # Errors
+    /// What is wrong.
+    fn on_event(&mut self, event: &Event<'_>, history: &History) -> Result<(), String>;
+}
+
+/// A broken invariant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub invariant: &'static str,
+    /// How.
+    pub text: String,
+}
+
+/// Records events and asks every invariant about each.
+pub struct Referee {
+    history: History,
+    invariants: Vec<Box<dyn Invariant>>,
+}
+
+impl Default for Referee {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Referee {
+    /// All invariants over an empty history.
+    pub fn new() -> Self {
+        let invariants: Vec<Box<dyn Invariant>> = vec![
+            Box::new(RevisionsWithoutGaps::default()),
+            Box::new(AcknowledgedIsRecovered),
+            Box::new(NoHalfTransaction),
+            Box::new(RepliesEqualModel),
+            Box::new(LinearizableReads),
+            Box::new(HashEqualsModel),
+            Box::new(CompactionSparesTheReadable),
+        ];
+        Self { history: History::new(), invariants }
+    }
+
+    /// Records `event` and checks it.
+    ///
+    /// # Errors
+    /// The first invariant that it breaks.
+    pub fn observe(&mut self, event: &Event<'_>) -> Result<(), Violation> {
+        self.history.record(event);
+        for invariant in &mut self.invariants {
+            let checked = invariant.on_event(event, &self.history);
+            checked.map_err(|text| Violation { invariant: invariant.name(), text })?;
+        }
+        Ok(())
+    }
+
+    /// What was recorded.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+}

@@ -1,0 +1,218 @@
+//! Each invariant lets a right history pass and finds the mistake that it is for.
+
+use quorate_proto::etcdserverpb::{
+    CompactionRequest, HashKvRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    request_op::Request as Op,
+};
+
+use super::*;
+use crate::model::{Model, Refusal, Reply, Request};
+use crate::sim::history::{StoredRow, StoredState};
+use crate::sim::rng::Rng;
+use crate::sim::workload::{Shape, Workload};
+
+fn put(key: &str, value: &str) -> Request {
+    let (key, value) = (key.to_owned().into(), value.to_owned().into());
+    Request::Put(PutRequest { key, value, ..PutRequest::default() })
+}
+
+fn txn(puts: &[(&str, &str)]) -> Request {
+    let op = |(key, value): &(&str, &str)| match put(key, value) {
+        Request::Put(put) => RequestOp { request: Some(Op::RequestPut(put)) },
+        _ => unreachable!("a put is a put"),
+    };
+    Request::Txn(TxnRequest { success: puts.iter().map(op).collect(), ..TxnRequest::default() })
+}
+
+/// What a correct member holds that has applied `requests`.
+fn state_after(requests: &[&Request]) -> StoredState {
+    let mut model = Model::new();
+    requests.iter().for_each(|request| {
+        model.call(request).unwrap();
+    });
+    state_of(&model)
+}
+
+fn state_of(model: &Model) -> StoredState {
+    let row = |(key, version): (&bytes::Bytes, &crate::model::Version)| StoredRow {
+        key: key.clone(),
+        version: version.clone(),
+    };
+    let mut rows: Vec<StoredRow> = model.rows().map(row).collect();
+    rows.sort_by_key(|row| (row.version.main, row.version.sub));
+    StoredState {
+        current_revision: model.revision(),
+        compact_revision: model.compact_revision(),
+        rows,
+    }
+}
+
+/// A referee that has seen each request begin and be answered as a correct member answers.
+fn referee_after(requests: &[&Request]) -> Referee {
+    let mut referee = Referee::new();
+    let mut model = Model::new();
+    for (op, request) in (0..).zip(requests) {
+        referee.observe(&Event::Begun { op, request }).unwrap();
+        let reply = model.call(request).unwrap();
+        referee.observe(&Event::Replied { op, reply: &reply }).unwrap();
+    }
+    referee
+}
+
+fn broken(referee: &mut Referee, event: Event<'_>) -> &'static str {
+    referee.observe(&event).expect_err("the invariants should have found it").invariant
+}
+
+#[test]
+fn a_correct_member_passes_whatever_is_asked_and_whenever_it_stops() {
+    for seed in 0..20 {
+        let mut rng = Rng::new(seed);
+        let mut workload = Workload::new(Shape::default(), rng.fork("workload"));
+        let mut referee = Referee::new();
+        let mut model = Model::new();
+        for op in 0..400 {
+            let request = workload.next_request(model.revision());
+            referee.observe(&Event::Begun { op, request: &request }).unwrap();
+            let stops = rng.one_in(25);
+            let happened = !stops || rng.percent(50);
+            let reply = if happened { model.call(&request) } else { Err(Refusal::EmptyKey) };
+            let observed = match (stops, &reply) {
+                (true, _) => referee.observe(&Event::Stopped),
+                (false, Ok(reply)) => referee.observe(&Event::Replied { op, reply }),
+                (false, Err(refusal)) => referee.observe(&Event::Refused { op, refusal: *refusal }),
+            };
+            observed.unwrap_or_else(|violation| panic!("seed {seed}: {violation:?}"));
+            if stops || rng.one_in(50) {
+                let state = state_of(&model);
+                let inspected = referee.observe(&Event::Inspected { state: &state });
+                inspected.unwrap_or_else(|violation| panic!("seed {seed}: {violation:?}"));
+            }
+        }
+        assert_eq!(referee.history().model().revision(), model.revision());
+    }
+}
+
+#[test]
+fn a_lost_acknowledged_write_is_found() {
+    let (a, b) = (put("a", "1"), put("b", "1"));
+    let mut referee = referee_after(&[&a, &b]);
+    let state = state_after(&[&a]);
+    assert_eq!(
+        broken(&mut referee, Event::Inspected { state: &state }),
+        "acknowledged is recovered"
+    );
+    let mut referee = referee_after(&[&a, &b]);
+    let state = state_after(&[&a, &put("b", "2")]);
+    assert_eq!(
+        broken(&mut referee, Event::Inspected { state: &state }),
+        "acknowledged is recovered"
+    );
+}
+
+#[test]
+fn half_a_transaction_and_a_write_that_happened_twice_are_found() {
+    let (a, both) = (put("a", "1"), txn(&[("b", "1"), ("c", "1")]));
+    for wrong in [state_after(&[&a, &put("b", "1")]), state_after(&[&a, &a])] {
+        let mut referee = referee_after(&[&a]);
+        referee.observe(&Event::Begun { op: 9, request: &both }).unwrap();
+        referee.observe(&Event::Stopped).unwrap();
+        assert_eq!(broken(&mut referee, Event::Inspected { state: &wrong }), "no half transaction");
+    }
+    for right in [state_after(&[&a, &both]), state_after(&[&a])] {
+        let mut referee = referee_after(&[&a]);
+        referee.observe(&Event::Begun { op: 9, request: &both }).unwrap();
+        referee.observe(&Event::Stopped).unwrap();
+        referee.observe(&Event::Inspected { state: &right }).unwrap();
+    }
+}
+
+#[test]
+fn gaps_and_shared_revisions_are_found() {
+    let a = put("a", "1");
+    let mut referee = referee_after(&[&a]);
+    referee.observe(&Event::Begun { op: 5, request: &a }).unwrap();
+    let reply = Model::new().call(&a).unwrap();
+    assert_eq!(
+        broken(&mut referee, Event::Replied { op: 5, reply: &reply }),
+        "revisions without gaps"
+    );
+
+    let full = state_after(&[&a, &txn(&[("b", "1"), ("c", "1")]), &a]);
+    for missing in 0..full.rows.len() {
+        let mut state = full.clone();
+        state.rows.remove(missing);
+        let found = broken(&mut Referee::new(), Event::Inspected { state: &state });
+        // The last row of a transaction is not missed by counting, but by what nobody asked for.
+        let expected = if missing == 2 { "no half transaction" } else { "revisions without gaps" };
+        assert_eq!(found, expected, "without row {missing}");
+    }
+}
+
+#[test]
+fn stale_reads_and_wrong_contents_are_found() {
+    let (first, second) = (put("a", "1"), put("a", "2"));
+    let range = Request::Range(RangeRequest { key: "a".into(), ..RangeRequest::default() });
+    let mut old = Model::new();
+    old.call(&first).unwrap();
+    let stale = old.call(&range).unwrap();
+    let mut referee = referee_after(&[&first, &second]);
+    referee.observe(&Event::Begun { op: 5, request: &range }).unwrap();
+    assert_eq!(broken(&mut referee, Event::Replied { op: 5, reply: &stale }), "linearizable reads");
+
+    let mut other = Model::new();
+    other.call(&first).unwrap();
+    other.call(&put("a", "3")).unwrap();
+    let wrong = other.call(&range).unwrap();
+    let mut referee = referee_after(&[&first, &second]);
+    referee.observe(&Event::Begun { op: 5, request: &range }).unwrap();
+    assert_eq!(
+        broken(&mut referee, Event::Replied { op: 5, reply: &wrong }),
+        "replies equal the model"
+    );
+}
+
+#[test]
+fn a_wrong_hash_and_a_wrong_refusal_are_found() {
+    let a = put("a", "1");
+    let hash = Request::HashKv(HashKvRequest::default());
+    let mut referee = referee_after(&[&a]);
+    referee.observe(&Event::Begun { op: 5, request: &hash }).unwrap();
+    let mut model = Model::new();
+    model.call(&a).unwrap();
+    let Reply::HashKv(mut reply) = model.call(&hash).unwrap() else { panic!("not a hash") };
+    reply.hash ^= 1;
+    let reply = Reply::HashKv(reply);
+    assert_eq!(
+        broken(&mut referee, Event::Replied { op: 5, reply: &reply }),
+        "hash equals the model"
+    );
+
+    let mut referee = referee_after(&[&a]);
+    referee.observe(&Event::Begun { op: 5, request: &a }).unwrap();
+    let refused = Event::Refused { op: 5, refusal: Refusal::KeyNotFound };
+    assert_eq!(broken(&mut referee, refused), "replies equal the model");
+}
+
+#[test]
+fn a_compaction_that_takes_too_much_is_found() {
+    let requests = [put("a", "1"), put("b", "1"), put("b", "2"), put("a", "2")];
+    let compaction = Request::Compact(CompactionRequest { revision: 3, physical: false });
+    let mut all: Vec<&Request> = requests.iter().collect();
+    all.push(&compaction);
+    let full = state_after(&all);
+    referee_after(&all).observe(&Event::Inspected { state: &full }).unwrap();
+    for taken in [0, 1] {
+        let mut state = full.clone();
+        state.rows.remove(taken);
+        let found = broken(&mut referee_after(&all), Event::Inspected { state: &state });
+        assert_eq!(found, "compaction spares the readable");
+    }
+    let mut forgotten = full.clone();
+    forgotten.compact_revision = -1;
+    let found = broken(&mut referee_after(&all), Event::Inspected { state: &forgotten });
+    assert_eq!(found, "acknowledged is recovered");
+    let mut invented = full;
+    invented.compact_revision = 4;
+    let found = broken(&mut referee_after(&all), Event::Inspected { state: &invented });
+    assert_eq!(found, "compaction spares the readable");
+}

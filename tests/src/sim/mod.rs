@@ -1,0 +1,11 @@
+//! The simulator: everything outside the pure core, decided by one seed.
+
+pub mod coverage;
+pub mod fs;
+pub mod history;
+pub mod invariants;
+pub mod rng;
+pub mod runner;
+pub mod toy;
+pub mod trace;
+pub mod workload;
