@@ -20,6 +20,12 @@ use tracing::level_filters::LevelFilter;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
+    // A broken invariant on any thread ends the process: nothing may go on beside it.
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        std::process::abort();
+    }));
     let loaded = match arguments() {
         Ok((args, env)) => config::load(args, env),
         Err(error) => Err(error),

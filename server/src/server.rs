@@ -13,7 +13,7 @@ use crate::config::{AutoCompaction, Config, ConfigError, ETCD_CLUSTER_VERSION, E
 use crate::consensus;
 use crate::handle::Handle;
 use crate::http::{Site, Surface};
-use crate::listen::{Front, ListenError, Listener, SocketOptions};
+use crate::listen::{Front, ListenError, Listener};
 use crate::mvcc::Limits;
 use crate::replica::{self, FlushLimits};
 use crate::runtime::{self, Options, RecoverError, Report, RunError, Setup};
@@ -148,8 +148,6 @@ struct Bound {
 
 fn bind(config: &Config) -> Result<Vec<Bound>, ServerError> {
     let listen = &config.listen;
-    let options =
-        SocketOptions { reuse_port: listen.reuse_port, reuse_address: listen.reuse_address };
     let client_surface = listen.client_http.is_empty().then_some(Surface::Client);
     let groups = [
         (&listen.client, true, client_surface),
@@ -159,7 +157,7 @@ fn bind(config: &Config) -> Result<Vec<Bound>, ServerError> {
     let mut bound = Vec::new();
     for (addrs, grpc, surface) in groups {
         for addr in addrs {
-            bound.push(Bound { listener: Listener::bind(addr, options)?, grpc, surface });
+            bound.push(Bound { listener: Listener::bind(addr, listen.reuse_port)?, grpc, surface });
         }
     }
     Ok(bound)
@@ -171,7 +169,7 @@ fn accept(
     (handle, metrics): (&Handle, &Arc<Metrics>),
     stopping: &watch::Receiver<bool>,
 ) -> Vec<tokio::task::JoinHandle<()>> {
-    let (health, _) = tonic_health::server::health_reporter();
+    let health = tonic_health::server::HealthReporter::new();
     let slow = config.monitor.warning_unary_request;
     let api = Api::new(handle.clone(), metrics.clone(), config.limits, slow, health);
     let site = Arc::new(Site::new(handle.clone(), metrics.clone(), APPLY_LEVEL));
