@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use super::RowKey;
 use super::index::Index;
+use crate::mutants::{self, Mutant};
 
 /// The costs of a row beside its key and stored bytes, as in [`super::Row::cost_bytes`].
 const ROW_OVERHEAD_BYTES: u64 = 16;
@@ -88,6 +89,7 @@ impl Compaction {
 
     pub(super) fn is_runnable(&self, oldest_pin: Option<i64>) -> bool {
         let walk = self.walk.as_ref();
+        let oldest_pin = oldest_pin.filter(|_| !mutants::on(Mutant::PinIgnored));
         walk.is_some_and(|walk| oldest_pin.is_none_or(|pin| pin >= walk.revision))
     }
 
@@ -124,7 +126,10 @@ impl Compaction {
         let mut keys = Vec::new();
         for batch in &mut self.waiting {
             while keys.len() < rows_max
-                && let Some((key, cost)) = batch.rows.pop_first()
+                && let Some((key, cost)) = match mutants::on(Mutant::TombstoneBeforePuts) {
+                    true => batch.rows.pop_last(),
+                    false => batch.rows.pop_first(),
+                }
             {
                 batch.unconfirmed += 1;
                 self.taken.push_back((key, cost));

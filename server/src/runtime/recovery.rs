@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use super::RecoverError;
 use crate::consensus::{self, bootstrap_entries};
+use crate::mutants::{self, Mutant};
 use crate::mvcc::{KeySpace, Limits, Restorer, Revision, Rows, Standing};
 use crate::replica;
 use crate::state_machine::{Member, Restored};
@@ -192,8 +193,10 @@ fn restore(
         .collect();
     // Rows of a compaction beyond the checkpoint may be gone from the store, tombstones among them:
     // the keys that they ended would come back to life.
-    let usable =
-        |reader: &CheckpointReader| standing.compact_scheduled <= reader.head().flushed_revision;
+    let usable = |reader: &CheckpointReader| {
+        standing.compact_scheduled <= reader.head().flushed_revision
+            || mutants::on(Mutant::OutdatedCheckpoint)
+    };
     if let Some(reader) = loaded.reader.filter(usable) {
         let head = reader.head();
         match restore_checkpoint(setup.limits, reader) {
@@ -229,13 +232,14 @@ fn complete(
 ) -> Result<KeySpace, RecoverError> {
     let mut next = Revision::new(revision + 1, 0);
     loop {
-        let mut slice = Vec::with_capacity(SCAN_ROWS);
-        rows.scan(next, SCAN_ROWS, &mut slice)?;
+        let rows_max = mutants::step(SCAN_ROWS);
+        let mut slice = Vec::with_capacity(rows_max);
+        rows.scan(next, rows_max, &mut slice)?;
         for row in &slice {
             restorer.row(row)?;
         }
         report.rows += slice.len() as u64;
-        let Some(last) = slice.last().filter(|_| slice.len() == SCAN_ROWS) else {
+        let Some(last) = slice.last().filter(|_| slice.len() == rows_max) else {
             return Ok(restorer.finish(standing));
         };
         let last = last.key.revision();

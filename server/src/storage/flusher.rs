@@ -23,6 +23,7 @@ use super::state::{
     FlushError, FlushProgress, FlushReport, OpenError, Rewrite, RewriteError, RewriteProgress,
     RewriteReport, StateStore,
 };
+use crate::mutants;
 use crate::state_machine::FlushBatch;
 use crate::view::{CheckpointRead, ReadError, View};
 
@@ -206,7 +207,8 @@ impl Flusher {
     }
 
     fn flush_step(&mut self) -> Result<Step, FlusherError> {
-        let FlushProgress::Done(report) = self.store.step_flush(FLUSH_STEP_ROWS)? else {
+        let FlushProgress::Done(report) = self.store.step_flush(mutants::step(FLUSH_STEP_ROWS))?
+        else {
             return Ok(Step::Busy);
         };
         self.is_flushing = false;
@@ -287,7 +289,7 @@ impl Flusher {
                 }
                 Err(error) => Err(error),
             },
-            Some(rewrite) => rewrite.step(&self.store, REWRITE_STEP_ROWS),
+            Some(rewrite) => rewrite.step(&self.store, mutants::step(REWRITE_STEP_ROWS)),
         };
         let finished = match progress {
             Ok(RewriteProgress::More) => return Ok(Step::Busy),

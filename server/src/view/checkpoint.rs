@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Pin, ReadError, View};
+use crate::mutants;
 use crate::mvcc::Revision;
 
 /// Keys in one chunk: few, because a key may have a long history.
@@ -37,8 +38,12 @@ impl CheckpointRead {
             return Err(ReadError::Compacted);
         }
         let upto = Revision::end_of(self.pin.revision());
-        self.after =
-            self.view.read().index().encode_slice(self.after.as_deref(), CHUNK_KEYS, upto, out);
+        self.after = self.view.read().index().encode_slice(
+            self.after.as_deref(),
+            mutants::step(CHUNK_KEYS),
+            upto,
+            out,
+        );
         Ok(self.after.is_some())
     }
 }

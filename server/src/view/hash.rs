@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Pin, ReadError, STEP_KEYS_MAX, View};
+use crate::mutants;
 use crate::mvcc::{KeyRange, Revision, Row, Rows};
 
 /// A finished hash.
@@ -81,7 +82,7 @@ impl HashRead {
             &KeyRange::all(),
             after.as_deref(),
             Revision::end_of(*at),
-            STEP_KEYS_MAX,
+            mutants::step(STEP_KEYS_MAX),
             &mut |_, version| {
                 *any = true;
                 if version.revision.main <= compacted {
@@ -109,22 +110,23 @@ impl HashRead {
 
     fn rows_step(&mut self, rows: &dyn Rows) -> Result<Option<HashResult>, ReadError> {
         let Phase::Rows { next, .. } = self.phase else { return Ok(None) };
+        let rows_max = mutants::step(STEP_KEYS_MAX);
         let mut batch = Vec::new();
         let mut complete = false;
         let floor = {
             let space = self.view.read();
             match space.recent_rows(next) {
                 Some(recent) => {
-                    batch.extend(recent.take(STEP_KEYS_MAX).cloned());
-                    complete = batch.len() < STEP_KEYS_MAX;
+                    batch.extend(recent.take(rows_max).cloned());
+                    complete = batch.len() < rows_max;
                     i64::MAX
                 }
                 None => space.window_floor(),
             }
         };
         if batch.is_empty() && !complete {
-            rows.scan(next, STEP_KEYS_MAX, &mut batch)?;
-            let scanned_all = batch.len() < STEP_KEYS_MAX;
+            rows.scan(next, rows_max, &mut batch)?;
+            let scanned_all = batch.len() < rows_max;
             // The store may already hold a part of what the window still has; the floor is sure.
             batch.retain(|row| row.key.revision().main <= floor);
             if scanned_all || batch.is_empty() {

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::mutants;
 use crate::mvcc::{KeySpace, MvccError, RangeEnd, RangeQuery, Revision, Rows, RowsError, Sizes};
 
 pub use checkpoint::CheckpointRead;
@@ -161,7 +162,7 @@ impl View {
         rows: &dyn Rows,
         out: &mut Vec<Bytes>,
     ) -> Result<(), ReadError> {
-        for slice in revisions.chunks(STEP_KEYS_MAX) {
+        for slice in revisions.chunks(mutants::step(STEP_KEYS_MAX)) {
             let recent: Vec<Option<Bytes>> = {
                 let space = self.read();
                 slice.iter().map(|&revision| space.recent(revision).cloned()).collect()

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Pin, ReadError, STEP_KEYS_MAX, View, append_stored};
+use crate::mutants;
 use crate::mvcc::index::Version;
 use crate::mvcc::stored::{self, Numbers};
 use crate::mvcc::{RangeQuery, Revision, Rows, RowsError, Sort, SortTarget};
@@ -69,7 +70,7 @@ impl RangeRead {
             return Err(ReadError::Compacted);
         }
         if let Phase::Fetch { summary, rest } = &mut self.phase {
-            let slice: Vec<Found> = rest.take(STEP_KEYS_MAX).collect();
+            let slice: Vec<Found> = rest.take(mutants::step(STEP_KEYS_MAX)).collect();
             let done = rest.as_slice().is_empty().then_some(*summary);
             self.emit(slice, rows, out)?;
             return Ok(done);
@@ -107,7 +108,7 @@ impl RangeRead {
                 &query.keys,
                 self.after.as_deref(),
                 self.at,
-                STEP_KEYS_MAX,
+                mutants::step(STEP_KEYS_MAX),
                 &mut |key, version| {
                     step_seen += 1;
                     let full = already + step_seen > wanted;
