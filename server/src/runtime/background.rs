@@ -80,6 +80,14 @@ impl Worker {
         Ok(step)
     }
 
+    /// Tells the owner why the process must end.
+    pub fn failed(&self, error: &FlusherError) {
+        let reason = error.to_string();
+        let is_full = error.is_storage_full();
+        let stop = if is_full { Stop::DiskFull(reason) } else { Stop::Failed(reason) };
+        self.handle.mailbox().stop(stop);
+    }
+
     /// The flusher.
     pub fn flusher(&self) -> &Flusher {
         &self.flusher
@@ -185,7 +193,7 @@ impl Driver {
         match result {
             Ok(()) => self.worker.close(),
             Err(error) => {
-                self.worker.handle.mailbox().stop(Stop::Failed(error.to_string()));
+                self.worker.failed(&error);
                 Err(error)
             }
         }

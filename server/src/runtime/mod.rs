@@ -96,9 +96,24 @@ pub enum RunError {
     Flusher(#[from] FlusherError),
     #[error("{0}")]
     Failed(String),
+    #[error("{0}")]
+    DiskFull(String),
 }
 
 impl RecoverError {
+    /// Whether the file system has no room left.
+    pub(super) fn is_storage_full(&self) -> bool {
+        match self {
+            Self::DataDir(DataDirError::Io { error, .. }) => {
+                error.kind() == std::io::ErrorKind::StorageFull
+            }
+            Self::Wal(error) => error.is_storage_full(),
+            Self::Store(OpenError::Failed { fault, .. }) => fault.is_storage_full(),
+            Self::Checkpoint(error) => error.source.kind() == std::io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
+
     /// The exit code of a process that ends for this reason.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -118,7 +133,7 @@ impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Fatal(_) => exit::STATE_DAMAGED,
-            Self::Log(_) | Self::Flusher(_) | Self::Failed(_) => exit::DISK,
+            Self::Log(_) | Self::Flusher(_) | Self::Failed(_) | Self::DiskFull(_) => exit::DISK,
         }
     }
 }
@@ -260,6 +275,7 @@ impl RunError {
         match self {
             Self::Log(error) => error.is_storage_full(),
             Self::Flusher(error) => error.is_storage_full(),
+            Self::DiskFull(_) => true,
             Self::Failed(_) | Self::Fatal(_) => false,
         }
     }

@@ -59,7 +59,7 @@ impl Owner<Threads> {
         while !self.flush_rest()? {
             let delivery = self.handle.mailbox().take(Instant::now() + tick);
             self.take(delivery)?;
-            if !self.replica.is_flushing() {
+            if !self.is_flushing() {
                 break;
             }
         }
@@ -121,6 +121,11 @@ impl<B: Beside> Owner<B> {
         self.replica.has_work()
     }
 
+    /// Whether a batch is with the flusher.
+    pub fn is_flushing(&self) -> bool {
+        self.replica.is_flushing()
+    }
+
     /// Lets a tick pass.
     ///
     /// # Errors
@@ -159,8 +164,10 @@ impl<B: Beside> Owner<B> {
     /// # Errors
     /// As [`Owner::round`], and what another thread failed with.
     pub fn take(&mut self, delivery: Delivery) -> Result<bool, RunError> {
-        if let Some(Stop::Failed(reason)) = delivery.stop {
-            return Err(RunError::Failed(reason));
+        match delivery.stop {
+            Some(Stop::Failed(reason)) => return Err(RunError::Failed(reason)),
+            Some(Stop::DiskFull(reason)) => return Err(RunError::DiskFull(reason)),
+            Some(Stop::Requested) | None => {}
         }
         for event in delivery.events {
             self.replica.handle(event, &mut self.rounds.effects)?;

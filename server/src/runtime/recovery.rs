@@ -20,8 +20,9 @@ use crate::mvcc::{KeySpace, Limits, Restorer, Revision, Rows, Standing};
 use crate::replica;
 use crate::state_machine::{Member, Restored};
 use crate::storage::checkpoint::{CheckpointReader, Wanted, load_newest};
-use crate::storage::data_dir::{DataDir, Expected, Identity};
+use crate::storage::data_dir::{DataDir, Expected, Identity, reserve_path};
 use crate::storage::fs::SharedFs;
+use crate::storage::reserve::Reserve;
 use crate::storage::state::{self, Opened, StateStore, StoreOptions};
 use crate::storage::wal::{Metadata, Wal, WalOptions};
 use crate::view::View;
@@ -98,6 +99,19 @@ pub struct Report {
 /// # Errors
 /// [`RecoverError`]: the process must end with its text and exit code. Nothing was lost.
 pub fn recover(setup: &Setup) -> Result<Recovered, RecoverError> {
+    let recovered = try_recover(setup);
+    if recovered.as_ref().is_err_and(RecoverError::is_storage_full) {
+        // Recovery writes before it reads: this is the day that the reserve is for.
+        match Reserve::give_up(&setup.fs, &reserve_path(&setup.data_dir)) {
+            Ok(true) => tracing::warn!("the disk is full: gave up the reserve for the next start"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "the disk is full and the reserve is stuck"),
+        }
+    }
+    recovered
+}
+
+fn try_recover(setup: &Setup) -> Result<Recovered, RecoverError> {
     let expected =
         Expected { cluster_id: Some(setup.cluster_id), member_id: Some(setup.member.id) };
     let wal_dir = setup.wal_dir.as_deref();

@@ -83,6 +83,15 @@ struct Rewriting {
     pause_flushes: u32,
 }
 
+/// What a flusher is in the middle of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // The names say it.
+pub enum Activity {
+    Flush,
+    Checkpoint,
+    Rewrite,
+}
+
 /// What a step did.
 #[derive(Debug)]
 pub enum Step {
@@ -169,6 +178,17 @@ impl Flusher {
     /// Asks for a checkpoint, if anything was flushed since the last one.
     pub fn request_checkpoint(&mut self) {
         self.checkpoint.is_wanted |= self.store.revision() > self.checkpoint.revision;
+    }
+
+    /// What is under way, a flush before a checkpoint before a rewrite; `None` between two works.
+    pub fn activity(&self) -> Option<Activity> {
+        if self.is_flushing {
+            Some(Activity::Flush)
+        } else if self.checkpoint.under_way.is_some() {
+            Some(Activity::Checkpoint)
+        } else {
+            self.rewrite.under_way.is_some().then_some(Activity::Rewrite)
+        }
     }
 
     /// The store.

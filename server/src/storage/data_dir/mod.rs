@@ -156,8 +156,13 @@ impl DataDir {
 
     /// The file that reserves space.
     pub fn reserve_path(&self) -> PathBuf {
-        self.layout.member().join("reserve")
+        reserve_path(&self.layout.root)
     }
+}
+
+/// The file that reserves space, in the data dir `root`.
+pub fn reserve_path(root: &Path) -> PathBuf {
+    root.join("member/reserve")
 }
 
 /// The folder that holds `path`.
@@ -193,10 +198,6 @@ impl Layout {
         let inside = root.join("member/wal");
         let wal = wal_dir.map_or_else(|| inside.clone(), Path::to_owned);
         Self { root: root.to_owned(), is_wal_elsewhere: wal != inside, wal }
-    }
-
-    fn member(&self) -> PathBuf {
-        self.root.join("member")
     }
 
     fn snap(&self) -> PathBuf {
