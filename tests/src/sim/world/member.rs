@@ -57,7 +57,7 @@ pub(super) struct Life {
     queue: Receiver<Work>,
     deliver: Pin<Box<dyn Future<Output = ()>>>,
     reserve: SpareSpace,
-    worker_is_idle: bool,
+    worker_has_failed: bool,
     pub(super) handle: Handle,
     pub(super) services: Arc<dyn Call>,
     pub(super) report: Report,
@@ -129,7 +129,7 @@ impl Member {
             queue,
             deliver: Box::pin(async move { replies.replies().deliver().await }),
             reserve,
-            worker_is_idle: false,
+            worker_has_failed: false,
             services: Arc::new(Services::new(kv, maintenance, handle.clone())),
             handle,
             report,
@@ -207,15 +207,17 @@ impl Life {
 
     /// One step of the flusher. What goes wrong is the owner's to hear.
     pub(super) fn worker_step(&mut self) -> Option<Step> {
+        if self.worker_has_failed {
+            return None;
+        }
         if let Ok(work) = self.queue.try_recv() {
             self.worker.take(work);
         }
         match self.worker.step() {
-            Ok(step) => {
-                self.worker_is_idle = matches!(step, Step::Idle);
-                Some(step)
-            }
+            Ok(step) => Some(step),
             Err(error) => {
+                // Its thread ends.
+                self.worker_has_failed = true;
                 self.worker.failed(&error);
                 None
             }
