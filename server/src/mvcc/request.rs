@@ -79,6 +79,9 @@ pub struct Sort {
     pub target: SortTarget,
     /// Largest first.
     pub descending: bool,
+    /// No order was asked for, only a target: etcd then takes the first `limit + 1` keys in key
+    /// order before it sorts, unless revisions are bounded.
+    pub limit_first: bool,
 }
 
 /// What a range is sorted by.

@@ -120,6 +120,12 @@ impl KeySpace {
         for step in &path.steps {
             match step {
                 Step::Txn(path) => self.check(path, lease_known, written)?,
+                Step::Op(Op::Range { revision: 0, .. }) => {}
+                // A negative revision stands for the latest, but counts as old once anything is
+                // compacted; as in etcd.
+                Step::Op(Op::Range { revision, .. }) if *revision < self.compact_revision() => {
+                    return Err(MvccError::Compacted);
+                }
                 Step::Op(Op::Range { revision, .. }) => {
                     self.check_readable(*revision)?;
                 }
@@ -139,14 +145,14 @@ impl KeySpace {
         lease_known: &dyn Fn(i64) -> bool,
         written: &BTreeSet<Bytes>,
     ) -> Result<(), MvccError> {
+        if put.lease.is_some_and(|lease| lease != 0 && !lease_known(lease)) {
+            return Err(MvccError::LeaseNotFound);
+        }
         let keeps = put.value.is_none() || put.lease.is_none();
         if keeps && !written.contains(&put.key) && self.index.latest(&put.key).is_none() {
             return Err(MvccError::KeyNotFound);
         }
-        match put.lease {
-            Some(lease) if lease != 0 && !lease_known(lease) => Err(MvccError::LeaseNotFound),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }
 

@@ -99,8 +99,10 @@ pub fn with_id(command: Bytes, id: u64) -> Bytes {
         header: Some(pb::RequestHeader { id, ..Default::default() }),
         ..Default::default()
     };
-    let mut data = BytesMut::with_capacity(command.len() + header.encoded_len());
-    data.extend_from_slice(&command);
+    // The buffer is usually the caller's alone, with room at its end.
+    let mut data =
+        command.try_into_mut().unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
+    data.reserve(header.encoded_len());
     header.encode(&mut data).expect("the buffer was sized for it");
     data.freeze()
 }
@@ -197,13 +199,13 @@ pub fn range_query(range: &pb::RangeRequest) -> Option<RangeQuery> {
         pb::range_request::SortTarget::Mod => SortTarget::Mod,
         pb::range_request::SortTarget::Value => SortTarget::Value,
     };
-    let sort = match order {
-        pb::range_request::SortOrder::None if target == SortTarget::Key => None,
-        pb::range_request::SortOrder::Descend => Some(Sort { target, descending: true }),
-        pb::range_request::SortOrder::None | pb::range_request::SortOrder::Ascend => {
-            Some(Sort { target, descending: false })
-        }
-    };
+    let descending = order == pb::range_request::SortOrder::Descend;
+    // Keys come in ascending order by themselves.
+    let sort = (target != SortTarget::Key || descending).then_some(Sort {
+        target,
+        descending,
+        limit_first: order == pb::range_request::SortOrder::None,
+    });
     Some(RangeQuery {
         keys: KeyRange::from_wire(range.key.clone(), range.range_end.clone()),
         limit: range.limit,

@@ -158,10 +158,13 @@ impl RangeRead {
         count: i64,
         rows: &dyn Rows,
     ) -> Result<(), ReadError> {
+        let limit = usize::try_from(self.query.limit).unwrap_or(0);
         if let Some(sort) = self.query.sort.filter(|&sort| !is_key_order(sort)) {
+            if sort.limit_first && limit > 0 && !self.query.bounds.is_set() {
+                found.truncate(limit.saturating_add(1));
+            }
             self.sort(&mut found, sort, rows)?;
         }
-        let limit = usize::try_from(self.query.limit).unwrap_or(0);
         let more = limit > 0 && found.len() > limit;
         if more {
             found.truncate(limit);
