@@ -91,6 +91,17 @@ pub enum RunError {
 }
 
 impl RecoverError {
+    fn is_storage_full(&self) -> bool {
+        match self {
+            Self::Wal(error) => error.is_storage_full(),
+            Self::Store(OpenError::Failed { fault, .. }) => fault.is_storage_full(),
+            Self::DataDir(DataDirError::Io { error, .. }) => {
+                error.kind() == std::io::ErrorKind::StorageFull
+            }
+            _ => false,
+        }
+    }
+
     /// The exit code of a process that ends for this reason.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -181,22 +192,24 @@ pub fn start(
 
 /// Runs the owner. If the disk is full, gives the reserve up, so that the next start has room.
 fn run(owner: Owner, reserve: std::io::Result<Reserve>) -> Result<(), RunError> {
-    let mut reserve =
-        reserve.inspect_err(|error| tracing::warn!(%error, "cannot look at the reserve file")).ok();
-    if let Some(reserve) = &mut reserve
-        && let Err(error) = reserve.restore()
-    {
-        tracing::warn!(%error, "cannot set space aside for the day the disk is full");
-    }
+    // Writing the reserve takes as long as the disk needs for 64 MiB: beside, not before.
+    let reserving = std::thread::spawn(move || {
+        let mut reserve = reserve?;
+        reserve.restore()?;
+        std::io::Result::Ok(reserve)
+    });
     let result = owner.run();
-    if let (Err(error), Some(reserve)) = (&result, &mut reserve)
-        && error.is_storage_full()
-    {
-        match reserve.release() {
-            Ok(true) => tracing::warn!("the disk is full: gave up the reserve for the next start"),
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "the disk is full and the reserve is stuck"),
+    match reserving.join() {
+        Ok(Ok(mut reserve)) if result.as_ref().is_err_and(RunError::is_storage_full) => {
+            match reserve.release() {
+                Ok(true) => tracing::warn!("the disk is full: gave the reserve up for the next start"),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "the disk is full and the reserve is stuck"),
+            }
         }
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "could not set space aside for a full disk"),
+        Err(_) => tracing::warn!("the thread that sets space aside panicked"),
     }
     result
 }

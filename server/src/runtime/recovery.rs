@@ -19,8 +19,9 @@ use crate::mvcc::{KeySpace, Limits, Restorer, Revision, Rows, Standing};
 use crate::replica;
 use crate::state_machine::{Member, Restored};
 use crate::storage::checkpoint::{CheckpointReader, Wanted, load_newest};
-use crate::storage::data_dir::{DataDir, Expected, Identity};
+use crate::storage::data_dir::{DataDir, Expected, Identity, reserve_path};
 use crate::storage::fs::SharedFs;
+use crate::storage::reserve::{RESERVE_BYTES, Reserve};
 use crate::storage::state::{self, Opened, StateStore, StoreOptions};
 use crate::storage::wal::{Metadata, Wal, WalOptions};
 use crate::view::View;
@@ -94,9 +95,25 @@ pub struct Report {
 
 /// Opens the data dir, creating it if there is none.
 ///
+/// Recovery writes before it reads. On a full disk the reserve is given up for it.
+///
 /// # Errors
 /// [`RecoverError`]: the process must end with its text and exit code. Nothing was lost.
 pub fn recover(setup: &Setup) -> Result<Recovered, RecoverError> {
+    match try_recover(setup) {
+        Err(error) if error.is_storage_full() && give_reserve_up(setup) => try_recover(setup),
+        result => result,
+    }
+}
+
+/// Whether there was a reserve to give up.
+fn give_reserve_up(setup: &Setup) -> bool {
+    let path = reserve_path(&setup.data_dir);
+    let reserve = Reserve::open(setup.fs.clone(), &path, RESERVE_BYTES);
+    reserve.and_then(|mut reserve| reserve.release()).unwrap_or(false)
+}
+
+fn try_recover(setup: &Setup) -> Result<Recovered, RecoverError> {
     let expected =
         Expected { cluster_id: Some(setup.cluster_id), member_id: Some(setup.member.id) };
     let wal_dir = setup.wal_dir.as_deref();
