@@ -1,1 +1,6 @@
 //! Tests.
+
+pub mod compare;
+pub mod diff;
+pub mod load;
+pub mod process;
