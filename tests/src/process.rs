@@ -321,7 +321,10 @@ impl Server {
     fn log_tail(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
+        let end = lines.len().saturating_sub(LOG_TAIL_LINES);
+        // A stack trace can be longer than the tail; what went wrong is above it.
+        let start = lines.iter().rposition(|line| line.starts_with("panic:")).unwrap_or(end);
+        lines[start.min(end)..].iter().take(LOG_TAIL_LINES).copied().collect::<Vec<_>>().join("\n")
     }
 }
 

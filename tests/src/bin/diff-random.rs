@@ -32,6 +32,9 @@ struct Options {
     /// The same seed sends the same requests [default: from the clock].
     #[arg(long)]
     seed: Option<u64>,
+    /// Print how often each kind of reply and each error was compared.
+    #[arg(long)]
+    outcomes: bool,
     /// Do not search for a shorter history after a difference.
     #[arg(long)]
     no_shrink: bool,
@@ -55,6 +58,11 @@ fn main() -> anyhow::Result<ExitCode> {
     println!("etcd against {}, seed {seed}, {} operations", programs[1].name(), options.ops);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let summary = runtime.block_on(run(&programs, seed, options.ops, progress(options.ops)))?;
+    if options.outcomes {
+        for (outcome, count) in &summary.outcomes {
+            println!("{count:>8} {outcome}");
+        }
+    }
     let Some(difference) = &summary.difference else {
         println!(
             "{} operations, {} requests compared, 0 differences",

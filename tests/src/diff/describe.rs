@@ -139,7 +139,8 @@ fn compare(compare: &Compare) -> String {
         Some(TargetUnion::CreateRevision(number)) => format!("create_revision {number}"),
         Some(TargetUnion::ModRevision(number)) => format!("mod_revision {number}"),
         Some(TargetUnion::Lease(number)) => format!("lease {number}"),
-        Some(TargetUnion::Value(value)) => format!("value \"{}\"", value.escape_ascii()),
+        Some(TargetUnion::Value(value)) if value.is_empty() => "value \"\"".to_owned(),
+        Some(TargetUnion::Value(value)) => Fields::default().bytes("value", value).text(),
     };
     Fields::default()
         .bytes("key", &compare.key)

@@ -1,5 +1,7 @@
 //! Sends an operation to a server and takes its whole reply.
 
+use std::borrow::Cow;
+
 use quorate_proto::etcdserverpb::cluster_client::ClusterClient;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
@@ -62,6 +64,22 @@ impl Reply {
     /// The revision in the header; 0 when there is none.
     pub fn revision(&mut self) -> i64 {
         self.header_mut().map_or(0, |header| header.revision)
+    }
+
+    /// The kind of the reply, or the code and text of an error.
+    pub fn outcome(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Reply::Range(_) => "range",
+            Reply::Put(_) => "put",
+            Reply::Delete(_) => "delete",
+            Reply::Txn(_) => "txn",
+            Reply::Compact(_) => "compact",
+            Reply::MemberList(_) => "member list",
+            Reply::Status(_) => "status",
+            Reply::Alarm(_) => "alarm",
+            Reply::HashKv(_) => "hashkv",
+            Reply::Refused { code, message } => return format!("{code:?}: {message}").into(),
+        })
     }
 
     /// True if the server may be gone rather than have refused.

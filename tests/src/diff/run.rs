@@ -1,5 +1,6 @@
 //! Plays a history against two servers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -50,6 +51,8 @@ pub struct Summary {
     pub steps: Vec<Step>,
     /// Replies that were compared, those of the checks too.
     pub compared: u64,
+    /// How often each outcome was compared: the kind of a reply, or the code and text of an error.
+    pub outcomes: BTreeMap<String, u64>,
     /// What ended the run early.
     pub difference: Option<Difference>,
 }
@@ -65,6 +68,7 @@ pub struct Match {
     pub compacted: i64,
     /// Replies that were compared.
     pub compared: u64,
+    outcomes: BTreeMap<String, u64>,
 }
 
 /// Plays `operations` random operations; calls `progress` after every 1,000 with how many there
@@ -82,7 +86,7 @@ pub async fn run(
     let mut generator = Generator::new(seed);
     let mut steps = Vec::with_capacity(operations + operations / CHECK_EVERY);
     for number in 1..=operations {
-        let operation = generator.next();
+        let operation = generator.draw();
         let mut difference = pair.record(operation, &mut generator, &mut steps).await?;
         if difference.is_none() && number % CHECK_EVERY == 0 {
             let check = generator.check();
@@ -90,10 +94,10 @@ pub async fn run(
             progress(number, pair.compared);
         }
         if difference.is_some() {
-            return Ok(Summary { steps, compared: pair.compared, difference });
+            return Ok(pair.summary(steps, difference));
         }
     }
-    Ok(Summary { steps, compared: pair.compared, difference: None })
+    Ok(pair.summary(steps, None))
 }
 
 impl Match {
@@ -108,7 +112,12 @@ impl Match {
         }
         let peers =
             [Peer::connect(&servers[0].url()).await?, Peer::connect(&servers[1].url()).await?];
-        Ok(Match { servers, peers, revision: 1, compacted: 0, compared: 0 })
+        let outcomes = BTreeMap::new();
+        Ok(Match { servers, peers, revision: 1, compacted: 0, compared: 0, outcomes })
+    }
+
+    fn summary(self, steps: Vec<Step>, difference: Option<Difference>) -> Summary {
+        Summary { steps, compared: self.compared, outcomes: self.outcomes, difference }
     }
 
     /// Brings both empty stores to a revision and a compaction, so that a part of a history can be
@@ -189,6 +198,7 @@ impl Match {
         let [left, right] = &mut self.peers;
         let (mut left, right) = tokio::join!(left.ask(operation), right.ask(operation));
         self.compared += 1;
+        *self.outcomes.entry(left.outcome().into_owned()).or_default() += 1;
         for (reply, server) in [&left, &right].into_iter().zip(&mut self.servers) {
             if reply.may_be_lost() {
                 server.check_running().with_context(|| format!("after {operation}"))?;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::compare::TargetUnion;
 use quorate_proto::etcdserverpb::request_op::Request;
-use quorate_proto::etcdserverpb::{Compare, RequestOp, TxnRequest};
+use quorate_proto::etcdserverpb::{Compare, PutRequest, RequestOp, TxnRequest};
 
 use super::Generator;
 
@@ -12,12 +12,16 @@ const DEPTH_MAX: u32 = 3;
 impl Generator {
     /// A transaction as Kubernetes sends it, one at the limit of operations, or anything.
     pub(super) fn txn(&mut self) -> TxnRequest {
-        match self.rng.below(20) {
+        let mut txn = match self.rng.below(20) {
             0..5 => self.compare_and_swap(),
             5..8 => self.read_only(),
             8 if self.rng.one_in(3) => self.at_the_limit(),
             _ => self.any(0),
+        };
+        if deletes_to_the_end(&txn) {
+            ignore_nothing(&mut txn);
         }
+        txn
     }
 
     /// If the key has this mod revision, put or delete it, else read it.
@@ -64,10 +68,7 @@ impl Generator {
         let count = self.rng.between(125, 130);
         let mut txn = TxnRequest::default();
         for number in 0..count {
-            let put = quorate_proto::etcdserverpb::PutRequest {
-                key: format!("many/{number}").into(),
-                ..Default::default()
-            };
+            let put = PutRequest { key: format!("many/{number}").into(), ..Default::default() };
             txn.success.push(op(Request::RequestPut(put)));
         }
         if self.rng.one_in(2) {
@@ -124,6 +125,29 @@ impl Generator {
 
     fn revision_or_none(&mut self) -> i64 {
         if self.rng.one_in(2) { 0 } else { self.revision() }
+    }
+}
+
+/// True if any part of the transaction deletes all keys from one on.
+fn deletes_to_the_end(txn: &TxnRequest) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|op| match &op.request {
+        Some(Request::RequestDeleteRange(request)) => *request.range_end == *b"\0",
+        Some(Request::RequestTxn(inner)) => deletes_to_the_end(inner),
+        _ => false,
+    })
+}
+
+/// Makes the puts of all parts put what they say.
+fn ignore_nothing(txn: &mut TxnRequest) {
+    for op in txn.success.iter_mut().chain(&mut txn.failure) {
+        match &mut op.request {
+            Some(Request::RequestPut(request)) => {
+                request.ignore_value = false;
+                request.ignore_lease = false;
+            }
+            Some(Request::RequestTxn(inner)) => ignore_nothing(inner),
+            _ => {}
+        }
     }
 }
 
