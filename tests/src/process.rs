@@ -358,17 +358,18 @@ pub fn wait_until(child: &mut Child, within: Duration) -> anyhow::Result<Option<
 pub struct Ended {
     /// The exit code, if it was not a signal.
     pub code: Option<i32>,
-    /// Standard output, then standard error.
+    /// Standard output and standard error.
     pub text: String,
 }
 
-/// Runs a command that is expected to end by itself.
+/// Runs a command that is expected to end by itself; its standard input is the caller's to set.
 ///
 /// # Errors
 /// When it cannot run, or still runs when the deadline passes; then it is killed.
 pub fn run_to_end(command: &mut Command, within: Duration) -> anyhow::Result<Ended> {
     let out = tempfile::NamedTempFile::new()?;
-    command.stdin(Stdio::null()).stdout(out.reopen()?).stderr(out.reopen_append()?);
+    let append = || File::options().append(true).open(out.path());
+    command.stdout(append()?).stderr(append()?);
     let mut child = command.spawn().with_context(|| format!("cannot run {command:?}"))?;
     let status = wait_until(&mut child, within)?;
     if status.is_none() {
@@ -379,16 +380,6 @@ pub fn run_to_end(command: &mut Command, within: Duration) -> anyhow::Result<End
     match status {
         Some(status) => Ok(Ended { code: status.code(), text }),
         None => bail!("{command:?} still runs after {within:?}:\n{text}"),
-    }
-}
-
-trait ReopenAppend {
-    fn reopen_append(&self) -> std::io::Result<File>;
-}
-
-impl ReopenAppend for tempfile::NamedTempFile {
-    fn reopen_append(&self) -> std::io::Result<File> {
-        File::options().append(true).open(self.path())
     }
 }
 
