@@ -9,6 +9,7 @@
 //! does not show its groups; there only the set of keys is compared, or its size if it was cut.
 
 use std::cmp::Ordering;
+use std::ops::Not as _;
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -150,11 +151,9 @@ pub fn readable(reply: &Reply) -> String {
     match reply {
         Reply::Range(reply) => range_text(reply),
         Reply::Put(reply) => {
-            format!(
-                "put {}\n  prev_kv {}",
-                header_text(reply.header.as_ref()),
-                kv_text(&reply.prev_kv)
-            )
+            let mut text = format!("put {}", header_text(reply.header.as_ref()));
+            push_kvs(&mut text, reply.prev_kv.is_empty().not().then_some(&reply.prev_kv));
+            text
         }
         Reply::Delete(reply) => {
             let mut text =
@@ -201,7 +200,7 @@ fn header_text(header: Option<&ResponseHeader>) -> String {
     )
 }
 
-fn push_kvs(text: &mut String, kvs: &[Bytes]) {
+fn push_kvs<'a>(text: &mut String, kvs: impl IntoIterator<Item = &'a Bytes>) {
     for kv in kvs {
         text.push_str("\n  ");
         text.push_str(&kv_text(kv));

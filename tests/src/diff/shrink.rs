@@ -3,13 +3,17 @@
 //! A part of a history is played on fresh servers that were first brought to the revision and the
 //! compaction which that part began with. First ends of the history are tried, from the last
 //! operation alone to the last 3,000; then, from the shortest that shows a difference, ever smaller
-//! parts are left out. Each try costs a start of both servers, so the search ends at a deadline
+//! parts are left out, at last parts of the transaction that shows it. Each try costs a start of both servers, so the search ends at a deadline
 //! with the best that it has.
 
 use std::time::{Duration, Instant};
 
 use super::run::{Difference, Match, Step};
 use crate::process::Program;
+
+mod smaller;
+
+use self::smaller::smaller;
 
 const TIME_MAX: Duration = Duration::from_secs(120);
 const ENDS: [usize; 6] = [1, 10, 50, 200, 1001, 3000];
@@ -42,7 +46,29 @@ pub async fn shrink(programs: &[Program; 2], steps: &[Step]) -> anyhow::Result<O
         }
         parts = parts.max(2);
     }
+    while let Some(better) = with_smaller_last_step(programs, &best, deadline).await? {
+        best = better;
+    }
     Ok(Some(best))
+}
+
+async fn with_smaller_last_step(
+    programs: &[Program; 2],
+    best: &Shrunk,
+    deadline: Instant,
+) -> anyhow::Result<Option<Shrunk>> {
+    let Some((last, before)) = best.steps.split_last() else { return Ok(None) };
+    for operation in smaller(&last.operation) {
+        if Instant::now() > deadline {
+            break;
+        }
+        let steps = [before, &[Step { operation, ..last.clone() }]].concat();
+        let found = replay(programs, &steps, best.revision, best.compacted).await?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }
 
 async fn shortest_end(
