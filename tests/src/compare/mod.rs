@@ -28,8 +28,10 @@ use self::report::{Report, SyncRow};
 use self::rows::Group;
 use self::sample::{Sample, Scale};
 
-/// Memory that a loaded member may take, its page cache included.
-const MEMBER_BYTES: u64 = 2_500_000_000;
+/// Memory that a member with a million keys takes at rest.
+const MEMBER_BYTES: u64 = 800_000_000;
+/// What the one member takes that is asked for all of them, and its reply.
+const FULL_RANGE_BYTES: u64 = 4_000_000_000;
 
 /// What is compared.
 #[derive(Debug)]
@@ -126,7 +128,8 @@ impl Setup {
     ) -> anyhow::Result<Measured> {
         let programs = order(&self.ours, &self.etcd, pairs);
         let mut samples = Vec::new();
-        for programs in programs.chunks(members_at_once(self.scale.keys)) {
+        let at_once = members_at_once(programs.len(), self.scale.keys, available_bytes());
+        for programs in programs.chunks(at_once) {
             for (program, sample) in programs.iter().zip(run(programs, &self.scale)?) {
                 say(&format!("{groups:?} {}: {}", program.name(), text(&sample)));
                 samples.push(sample);
@@ -169,17 +172,23 @@ fn paired(samples: Vec<Sample>) -> Vec<Pair> {
     pairs
 }
 
-/// How many loaded members fit into half of the free memory, an even number.
-fn members_at_once(keys: u64) -> usize {
+/// Into how large groups of whole pairs `members` are divided, so that a group fits into two thirds
+/// of the available memory.
+fn members_at_once(members: usize, keys: u64, available_bytes: u64) -> usize {
+    let scaled = |bytes: u64| bytes * keys / Scale::WHOLE.keys + 1;
+    let usable = (available_bytes / 3 * 2).saturating_sub(scaled(FULL_RANGE_BYTES));
+    let fit = usize::try_from(usable / scaled(MEMBER_BYTES)).unwrap_or(usize::MAX) / 2 * 2;
+    let groups = members.div_ceil(fit.clamp(2, members.max(2)));
+    members.div_ceil(groups.max(1)).next_multiple_of(2)
+}
+
+fn available_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let available_kib: u64 = text
+    let kib: Option<u64> = text
         .lines()
         .find_map(|line| line.strip_prefix("MemAvailable:"))
-        .and_then(|rest| rest.split_ascii_whitespace().next()?.parse().ok())
-        .unwrap_or(0);
-    let member_bytes = MEMBER_BYTES * keys / Scale::WHOLE.keys + 1;
-    let fit = available_kib * 1024 / 2 / member_bytes;
-    usize::try_from(fit).unwrap_or(usize::MAX).clamp(2, 6) / 2 * 2
+        .and_then(|rest| rest.split_ascii_whitespace().next()?.parse().ok());
+    kib.unwrap_or(0) * 1024
 }
 
 fn text(sample: &Sample) -> String {
@@ -204,7 +213,9 @@ mod tests {
     }
 
     #[test]
-    fn an_even_number_of_members_runs_at_once() {
-        assert!([2, 4, 6].contains(&members_at_once(1_000_000)));
+    fn groups_hold_whole_pairs_and_fit_the_memory() {
+        let at_once = |gib: u64| members_at_once(10, 1_000_000, gib << 30);
+        assert_eq!([0, 8, 12, 16, 20, 64].map(at_once), [2, 2, 4, 6, 10, 10]);
+        assert!(available_bytes() > 0);
     }
 }
