@@ -89,6 +89,7 @@ impl KeySpace {
                 | CompareTarget::Mod(given)
                 | CompareTarget::Lease(given) => relate(0, given),
                 CompareTarget::Value(_) => false,
+                CompareTarget::Unknown => relate(0, 0),
             });
         }
         for version in versions {
@@ -97,6 +98,7 @@ impl KeySpace {
                 CompareTarget::Create(given) => relate(version.create_revision, *given),
                 CompareTarget::Mod(given) => relate(version.revision.main, *given),
                 CompareTarget::Lease(given) => relate(version.lease, *given),
+                CompareTarget::Unknown => relate(0, 0),
                 CompareTarget::Value(given) => {
                     let value = self.value(version.revision, rows)?;
                     related(compare.result, value.cmp(given))
@@ -183,5 +185,6 @@ fn related(result: CompareResult, present: std::cmp::Ordering) -> bool {
         CompareResult::NotEqual => present.is_ne(),
         CompareResult::Greater => present.is_gt(),
         CompareResult::Less => present.is_lt(),
+        CompareResult::Unknown => true,
     }
 }

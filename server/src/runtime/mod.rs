@@ -202,7 +202,9 @@ fn run(owner: Owner, reserve: std::io::Result<Reserve>) -> Result<(), RunError> 
     match reserving.join() {
         Ok(Ok(mut reserve)) if result.as_ref().is_err_and(RunError::is_storage_full) => {
             match reserve.release() {
-                Ok(true) => tracing::warn!("the disk is full: gave the reserve up for the next start"),
+                Ok(true) => {
+                    tracing::warn!("the disk is full: gave the reserve up for the next start")
+                }
                 Ok(false) => {}
                 Err(error) => tracing::warn!(%error, "the disk is full and the reserve is stuck"),
             }

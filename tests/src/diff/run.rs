@@ -181,8 +181,9 @@ impl Match {
         if let Some(difference) = self.compare(&Operation::Compact(request)).await? {
             return Ok(Some(difference));
         }
-        // After a shortened history the compaction may have been refused, by both.
-        for revision in self.compacted.max(1)..=self.revision {
+        // After a shortened history the compaction may have been refused, by both. The compacted
+        // revision itself is left out: etcd answers it from a cache, see `generate`.
+        for revision in self.compacted.max(0) + 1..=self.revision {
             let hash = Operation::HashKv(HashKvRequest { revision });
             if let Some(difference) = self.compare(&hash).await? {
                 return Ok(Some(difference));
