@@ -391,7 +391,7 @@ impl Replica {
     fn flush_if_due(&mut self, effects: &mut Vec<Effect>) {
         let mut space = self.view.write();
         let (now, applied) = (self.now_tick, self.progress.applied_index);
-        if self.flushing.is_due(now, applied, space.unflushed_bytes()) {
+        if self.flushing.is_due(now, applied, &space) {
             effects.push(self.flushing.cut(now, &self.progress, &mut self.machine, &mut space));
         }
     }
@@ -402,7 +402,7 @@ impl Replica {
             return;
         }
         self.compactor.1.release(space.finished_compaction(), effects);
-        if !self.compactor.1.is_empty() {
+        if !self.compactor.1.is_empty() && space.has_deletions() {
             self.flushing.hurry();
         }
         drop(space);

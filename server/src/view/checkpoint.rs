@@ -33,12 +33,9 @@ impl CheckpointRead {
     /// # Errors
     /// `Compacted` if it took longer than a pin lasts: begin again.
     pub fn step(&mut self, out: &mut Vec<u8>) -> Result<bool, ReadError> {
-        if !self.pin.is_valid() {
-            return Err(ReadError::Compacted);
-        }
         let upto = Revision::end_of(self.pin.revision());
-        self.after =
-            self.view.read().index().encode_slice(self.after.as_deref(), CHUNK_KEYS, upto, out);
+        let space = self.view.read_pinned(&self.pin)?;
+        self.after = space.index().encode_slice(self.after.as_deref(), CHUNK_KEYS, upto, out);
         Ok(self.after.is_some())
     }
 }
