@@ -8,7 +8,7 @@ use super::{Pin, ReadError, View};
 use crate::mvcc::Revision;
 
 /// Keys in one chunk: few, because a key may have a long history.
-const CHUNK_KEYS: usize = 100;
+const CHUNK_KEYS: usize = if cfg!(test) { 5 } else { 100 };
 
 /// A checkpoint being written.
 pub struct CheckpointRead {
