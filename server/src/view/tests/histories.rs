@@ -13,14 +13,30 @@ pub(super) enum Step {
     Put(Put),
     Delete(DeleteRange),
     Txn(Txn),
-    Compact { back: i64 },
-    CompactStep { keys: usize },
-    Cut { deletions: usize },
+    Compact {
+        back: i64,
+    },
+    /// Out of a log.
+    CompactAt(i64),
+    CompactStep {
+        keys: usize,
+    },
+    Cut {
+        deletions: usize,
+    },
     Land,
-    Range { query: RangeQuery, back: i64 },
-    Hash { back: i64 },
+    Range {
+        query: RangeQuery,
+        back: i64,
+    },
+    Hash {
+        back: i64,
+    },
     Get(Bytes),
-    Read { which: usize, steps: usize },
+    Read {
+        which: usize,
+        steps: usize,
+    },
     Expire,
 }
 
@@ -53,7 +69,17 @@ pub(super) struct History {
 
 impl History {
     pub(super) fn new(window_bytes_max: u64) -> Self {
-        Self { world: World::new(window_bytes_max), readings: Vec::new(), readings_expired: 0 }
+        Self::of(World::new(window_bytes_max))
+    }
+
+    pub(super) fn of(world: World) -> Self {
+        Self { world, readings: Vec::new(), readings_expired: 0 }
+    }
+
+    pub(super) fn finish_reads(&mut self) {
+        while !self.readings.is_empty() {
+            self.read(0, 1);
+        }
     }
 
     pub(super) fn take(&mut self, step: &Step) {
@@ -66,6 +92,10 @@ impl History {
             Step::Hash { back } => world.hash(world.model.current - back),
             Step::Compact { back } => {
                 world.compact(world.model.current - back);
+                None
+            }
+            Step::CompactAt(revision) => {
+                world.compact(*revision);
                 None
             }
             Step::CompactStep { keys } => {
@@ -119,9 +149,7 @@ impl History {
 
     /// Ends all reads, flushes and compacts all there is.
     pub(super) fn settle(&mut self) {
-        while !self.readings.is_empty() {
-            self.read(0, 1);
-        }
+        self.finish_reads();
         assert_eq!(self.world.view.oldest_pin(), None);
         for _ in 0..3 {
             while self.world.view.compaction_runnable() {
