@@ -16,14 +16,22 @@ enum Event {
     Step(Step),
     BeginCheckpoint,
     CheckpointStep,
-    Crash { checkpoint: bool },
+    /// All that is left of it.
+    FinishCheckpoint,
+    /// As far as pins let it.
+    FinishCompaction,
+    Crash {
+        checkpoint: bool,
+    },
 }
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         60 => step().prop_map(Event::Step),
         4 => Just(Event::BeginCheckpoint),
-        20 => Just(Event::CheckpointStep),
+        12 => Just(Event::CheckpointStep),
+        3 => Just(Event::FinishCheckpoint),
+        3 => Just(Event::FinishCompaction),
         2 => prop::bool::weighted(0.8).prop_map(|checkpoint| Event::Crash { checkpoint }),
     ]
 }
@@ -107,6 +115,17 @@ impl Member {
         }
     }
 
+    fn finish_compaction(&mut self) {
+        for _ in 0..4 {
+            self.take(&Step::Land);
+            self.take(&Step::Cut { deletions: usize::MAX });
+            self.take(&Step::Land);
+            while self.history.world.view.compaction_runnable() {
+                self.take(&Step::CompactStep { keys: 20 });
+            }
+        }
+    }
+
     /// As `runtime::recovery` does it.
     fn crash(&mut self, use_checkpoint: bool) {
         let Durable { model, standing } = self.history.world.durable.clone();
@@ -174,6 +193,12 @@ proptest! {
                 Event::Step(step) => member.take(step),
                 Event::BeginCheckpoint => member.begin_checkpoint(),
                 Event::CheckpointStep => member.checkpoint_step(),
+                Event::FinishCheckpoint => {
+                    while member.writing.is_some() {
+                        member.checkpoint_step();
+                    }
+                }
+                Event::FinishCompaction => member.finish_compaction(),
                 Event::Crash { checkpoint } => member.crash(*checkpoint),
             }
         }
