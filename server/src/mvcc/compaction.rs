@@ -25,9 +25,10 @@ const ROW_OVERHEAD_BYTES: u64 = 16;
 
 pub(super) struct Compaction {
     scheduled: i64,
-    /// What was scheduled when the last flush was cut, and when the last durable one was.
-    cut: i64,
-    stored: i64,
+    /// What was scheduled and finished when the last flush was cut.
+    cut: (i64, i64),
+    /// What was when the last durable flush was cut: what a restart would find.
+    stored: (i64, i64),
     /// The last compaction that the index has been walked for.
     walked: i64,
     finished: i64,
@@ -64,8 +65,8 @@ impl Compaction {
     pub(super) fn restored(scheduled: i64, finished: i64) -> Self {
         Self {
             scheduled,
-            cut: scheduled,
-            stored: scheduled,
+            cut: (scheduled, finished),
+            stored: (scheduled, finished),
             walked: finished,
             finished,
             walk: None,
@@ -92,6 +93,10 @@ impl Compaction {
         self.waiting.iter().any(|batch| !batch.rows.is_empty())
     }
 
+    pub(super) fn wants_flush(&self) -> bool {
+        self.has_deletions() || self.finished > self.stored.1
+    }
+
     /// A compaction that has not begun to walk is overtaken by a later one.
     pub(super) fn schedule(&mut self, revision: i64) {
         self.scheduled = revision;
@@ -100,7 +105,7 @@ impl Compaction {
     pub(super) fn is_runnable(&self, oldest_pin: Option<i64>) -> bool {
         let revision = match &self.walk {
             Some(walk) => walk.revision,
-            None if self.stored > self.walked => self.stored,
+            None if self.stored.0 > self.walked => self.stored.0,
             None => return false,
         };
         oldest_pin.is_none_or(|pin| pin >= revision)
@@ -115,7 +120,7 @@ impl Compaction {
         if !self.is_runnable(oldest_pin) {
             return None;
         }
-        let stored = self.stored;
+        let (stored, _) = self.stored;
         let walk = self.walk.get_or_insert_with(|| Walk::new(stored));
         let mut dropped = Vec::new();
         walk.after = index.compact(walk.after.as_deref(), keys_max, walk.revision, &mut dropped);
@@ -136,7 +141,7 @@ impl Compaction {
 
     /// Deletions for the flush that is being cut.
     pub(super) fn take_deletions(&mut self, rows_max: usize) -> Vec<RowKey> {
-        self.cut = self.scheduled;
+        self.cut = (self.scheduled, self.finished);
         let mut keys = Vec::new();
         // A later compaction may drop older rows: each flush stays within one, so it ascends.
         if let Some(batch) = self.waiting.iter_mut().find(|batch| !batch.rows.is_empty()) {

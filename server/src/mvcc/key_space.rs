@@ -163,6 +163,12 @@ impl KeySpace {
         self.compaction.has_deletions()
     }
 
+    /// Whether compaction has something for the store that came after its entry: rows to delete, or
+    /// that it is finished.
+    pub fn wants_flush(&self) -> bool {
+        self.compaction.wants_flush()
+    }
+
     /// The flush that took the last [`KeySpace::take_unflushed`] is durable, with the compact
     /// revision as it was then, and readers can see it up to `revision`: the window may evict.
     pub fn flushed(&mut self, revision: i64, deleted: &[RowKey]) {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Pin, ReadError, STEP_KEYS_MAX, View};
-use crate::mvcc::{KeyRange, Revision, Row, Rows};
+use crate::mvcc::{Revision, Row, Rows};
 
 /// A finished hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,20 +77,16 @@ impl HashRead {
 
     fn keep_step(&mut self) -> Result<(), ReadError> {
         let Phase::Keep { at, after, any } = &mut self.phase else { return Ok(()) };
-        let (compacted, keep) = (self.result.compact_revision, &mut self.keep);
-        *after = self.view.read_pinned(&self.pin)?.index().walk(
-            &KeyRange::all(),
+        let compacted = self.result.compact_revision;
+        let mut kept = Vec::new();
+        *after = self.view.read_pinned(&self.pin)?.index().keep_walk(
             after.as_deref(),
-            Revision::end_of(*at),
             STEP_KEYS_MAX,
-            &mut |_, version| {
-                *any = true;
-                if version.revision.main <= compacted {
-                    keep.insert(version.revision);
-                }
-                true
-            },
+            *at,
+            &mut kept,
         );
+        *any |= !kept.is_empty();
+        self.keep.extend(kept.into_iter().filter(|revision| revision.main <= compacted));
         if after.is_none() {
             self.phase = if *any || *at <= compacted {
                 Phase::Rows { next: Revision::default() }

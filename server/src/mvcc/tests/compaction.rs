@@ -71,6 +71,10 @@ fn a_compaction_is_finished_with_its_last_deletion() {
         taken.extend(deletions);
     }
     assert_eq!((space.finished_compaction(), space.has_deletions()), (6, false));
+    // The store does not know yet that it is finished.
+    assert!(space.wants_flush());
+    flush(&mut space, ALL);
+    assert!(!space.wants_flush());
     assert!(taken.is_sorted());
     let Sizes { in_use_bytes, total_bytes } = space.sizes();
     assert_eq!((in_use_bytes, total_bytes), (walked.in_use_bytes, walked.in_use_bytes));

@@ -18,7 +18,7 @@ pub(super) enum Step {
     },
     /// Out of a log.
     CompactAt(i64),
-    CompactStep {
+    Walk {
         keys: usize,
     },
     Cut {
@@ -46,7 +46,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         3 => requests::delete().prop_map(Step::Delete),
         8 => requests::txn().prop_map(Step::Txn),
         3 => (0..12i64).prop_map(|back| Step::Compact { back }),
-        8 => (1..30usize).prop_map(|keys| Step::CompactStep { keys }),
+        8 => (1..30usize).prop_map(|keys| Step::Walk { keys }),
         5 => (1..30usize).prop_map(|deletions| Step::Cut { deletions }),
         5 => Just(Step::Land),
         6 => (requests::query(), -1..12i64)
@@ -98,7 +98,7 @@ impl History {
                 world.compact(*revision);
                 None
             }
-            Step::CompactStep { keys } => {
+            Step::Walk { keys } => {
                 world.compact_step(*keys);
                 None
             }

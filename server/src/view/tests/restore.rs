@@ -121,7 +121,7 @@ impl Member {
             self.take(&Step::Cut { deletions: usize::MAX });
             self.take(&Step::Land);
             while self.history.world.view.compaction_runnable() {
-                self.take(&Step::CompactStep { keys: 20 });
+                self.take(&Step::Walk { keys: 20 });
             }
         }
     }
@@ -156,8 +156,8 @@ impl Member {
         self.check_everything();
         // The log brings what the store did not have.
         self.cut_at = self.flushed_at;
-        for step in self.log[self.flushed_at..].to_vec() {
-            self.history.take(&step);
+        for step in &self.log[self.flushed_at..] {
+            self.history.take(step);
         }
     }
 
