@@ -208,9 +208,12 @@ fn restore(
         .map(|rejected| format!("{}: {}", rejected.path.display(), rejected.reason))
         .collect();
     // Rows of a compaction beyond the checkpoint may be gone from the store, tombstones among them:
-    // the keys that they ended would come back to life.
-    let usable =
-        |reader: &CheckpointReader| standing.compact_scheduled <= reader.head().flushed_revision;
+    // the keys that they ended would come back to life. And while a compaction is unfinished, the
+    // checkpoint may lack rows that are still in the store: nobody would delete them any more.
+    let is_finished = standing.compact_finished == standing.compact_scheduled;
+    let usable = |reader: &CheckpointReader| {
+        is_finished && standing.compact_scheduled <= reader.head().flushed_revision
+    };
     if let Some(reader) = loaded.reader.filter(usable) {
         let head = reader.head();
         match restore_checkpoint(setup.limits, reader) {
