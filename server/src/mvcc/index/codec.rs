@@ -18,6 +18,7 @@ use bytes::{Buf, BufMut};
 
 use super::Version;
 use super::entry::{Entry, Mark};
+use super::heads::shared_len;
 use crate::mvcc::Revision;
 
 /// The most bytes that a key takes from the one before it.
@@ -45,7 +46,7 @@ pub(super) fn encode_key<'a>(
     marks: impl Iterator<Item = &'a Mark> + Clone,
     out: &mut Vec<u8>,
 ) {
-    let shared = previous.iter().zip(key).take(SHARED_MAX).take_while(|(a, b)| a == b).count();
+    let shared = shared_len(previous, key).min(SHARED_MAX);
     out.put_u8(u8::try_from(shared).expect("capped above"));
     put_varint(out, (key.len() - shared) as u64);
     out.extend_from_slice(&key[shared..]);

@@ -3,11 +3,10 @@
 use std::ops::Bound;
 
 use super::entry::Entry;
+use super::heads::{FANOUT, Heads};
 
-/// Entries of a full leaf. Small in unit tests, so that a few hundred keys make a deep tree.
-pub(super) const LEAF_MAX: usize = if cfg!(test) { 8 } else { 64 };
 /// By how many entries a leaf grows, so that little of it is empty.
-const LEAF_GROWTH: usize = LEAF_MAX / 8;
+const LEAF_GROWTH: usize = FANOUT / 8;
 
 /// What to do with an entry that was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,14 +18,20 @@ pub(super) enum Retain {
 }
 
 /// Entries in the order of their keys.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Leaf {
+    heads: Heads,
     entries: Vec<Entry>,
     /// Where the last entry was inserted: the next one right behind it means ascending keys.
     inserted: usize,
 }
 
 impl Leaf {
+    /// No entries.
+    pub(super) fn new() -> Self {
+        Self { heads: Heads::new(), entries: Vec::new(), inserted: 0 }
+    }
+
     /// The entries, ascending.
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
@@ -39,15 +44,18 @@ impl Leaf {
 
     /// Where `key` is, or would be.
     pub(super) fn find(&self, key: &[u8]) -> Result<usize, usize> {
-        self.entries.binary_search_by(|entry| entry.key().cmp(key))
+        let candidates = self.heads.candidates(key);
+        let first = candidates.start;
+        let found = self.entries[candidates].binary_search_by(|entry| entry.key().cmp(key));
+        found.map(|at| first + at).map_err(|at| first + at)
     }
 
     /// The position of the first entry within `start`.
     pub(super) fn first_from(&self, start: Bound<&[u8]>) -> usize {
         match start {
             Bound::Unbounded => 0,
-            Bound::Included(key) => self.entries.partition_point(|entry| entry.key() < key),
-            Bound::Excluded(key) => self.entries.partition_point(|entry| entry.key() <= key),
+            Bound::Included(key) => self.find(key).unwrap_or_else(|at| at),
+            Bound::Excluded(key) => self.find(key).map_or_else(|at| at, |at| at + 1),
         }
     }
 
@@ -66,18 +74,20 @@ impl Leaf {
     /// Keys that come in ascending order, in one place or in several (one per prefix), leave full
     /// leaves behind; others halves.
     pub(super) fn insert(&mut self, at: usize, entry: Entry) -> Option<Leaf> {
-        if self.entries.len() < LEAF_MAX {
+        if self.entries.len() < FANOUT {
             self.place(at, entry);
             return None;
         }
-        let ascending = at == self.inserted + 1 || at == LEAF_MAX;
-        let cut = if ascending { at } else { LEAF_MAX / 2 };
-        let mut right = Leaf { entries: self.entries.split_off(cut), inserted: 0 };
-        if at <= cut && cut < LEAF_MAX {
+        let ascending = at == self.inserted + 1 || at == FANOUT;
+        let cut = if ascending { at } else { FANOUT / 2 };
+        let entries = self.entries.split_off(cut);
+        let mut right = Leaf { heads: Heads::new(), entries, inserted: 0 };
+        self.rebuild();
+        right.rebuild();
+        self.shrink();
+        if at <= cut && cut < FANOUT {
             self.place(at, entry);
-            self.shrink();
         } else {
-            self.shrink();
             right.place(at - cut, entry);
         }
         Some(right)
@@ -90,19 +100,24 @@ impl Leaf {
         start: Bound<&[u8]>,
         look: &mut dyn FnMut(&mut Entry) -> Retain,
     ) -> bool {
-        let mut skip = self.first_from(start);
+        let first = self.first_from(start);
         let mut stopped = false;
         let before = self.entries.len();
+        let mut at = 0;
+        let mut removed = [false; FANOUT];
         self.entries.retain_mut(|entry| {
-            if stopped || skip > 0 {
-                skip = skip.saturating_sub(1);
+            let here = at;
+            at += 1;
+            if stopped || here < first {
                 return true;
             }
             let retain = look(entry);
             stopped = retain == Retain::Stop;
-            retain != Retain::Remove
+            removed[here] = retain == Retain::Remove;
+            !removed[here]
         });
         if self.entries.len() < before {
+            self.heads.retain(|at| !removed[at]);
             self.inserted = 0;
             self.shrink();
         }
@@ -111,21 +126,36 @@ impl Leaf {
 
     /// Whether both together are small enough for one leaf that can grow again.
     pub(super) fn joins(&self, right: &Leaf) -> bool {
-        self.entries.len() + right.entries.len() <= LEAF_MAX / 2
+        self.entries.len() + right.entries.len() <= FANOUT / 2
     }
 
     /// Takes over the entries of the leaf to the right.
     pub(super) fn join(&mut self, mut right: Leaf) {
         self.entries.reserve_exact(right.entries.len());
         self.entries.append(&mut right.entries);
+        self.rebuild();
+    }
+
+    /// Asserts that the heads are those of the entries.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        self.heads.check(self.entries.iter().map(Entry::key));
     }
 
     fn place(&mut self, at: usize, entry: Entry) {
         if self.entries.len() == self.entries.capacity() {
-            self.entries.reserve_exact(LEAF_GROWTH.min(LEAF_MAX - self.entries.len()));
+            self.entries.reserve_exact(LEAF_GROWTH.min(FANOUT - self.entries.len()));
         }
+        let has_prefix = self.heads.insert(at, entry.key());
         self.entries.insert(at, entry);
         self.inserted = at;
+        if !has_prefix {
+            self.rebuild();
+        }
+    }
+
+    fn rebuild(&mut self) {
+        self.heads.rebuild(self.entries.len(), |at| self.entries[at].key());
     }
 
     fn shrink(&mut self) {

@@ -25,6 +25,17 @@ fn between(start: u64, end: u64) -> KeyRange {
 }
 
 #[test]
+fn ascending_keys_leave_full_leaves_wherever_they_go() {
+    let prefixes = 50;
+    let one_place = fill(0..KEYS);
+    let many_places = fill((0..KEYS).map(|at| at % prefixes * KEYS + at / prefixes));
+    let scattered = fill((0..KEYS).map(|at| at * 48_271 % KEYS));
+    assert!(one_place.tree.fill() > 0.99);
+    assert!(many_places.tree.fill() > 0.95);
+    assert!(scattered.tree.fill() > 0.6);
+}
+
+#[test]
 fn many_keys_in_any_order_are_counted_deleted_and_forgotten() {
     // 48271 is coprime to the number of keys: each is visited once, scattered.
     let scattered = (0..KEYS).map(|at| at * 48_271 % KEYS);
