@@ -17,8 +17,8 @@
 use bytes::{Buf, BufMut};
 
 use super::Version;
+use super::bits::{KEY_BYTES_MAX, shared_len};
 use super::entry::{Entry, Mark};
-use super::heads::shared_len;
 use crate::mvcc::Revision;
 
 /// The most bytes that a key takes from the one before it.
@@ -102,6 +102,9 @@ impl<'a> Decoder<'a> {
             return Err(CheckpointError::OutOfRange);
         }
         let (rest, input) = self.input.split_at_checked(rest).ok_or(CheckpointError::Truncated)?;
+        if shared + rest.len() > KEY_BYTES_MAX {
+            return Err(CheckpointError::OutOfRange);
+        }
         self.input = input;
         self.key.truncate(shared);
         self.key.extend_from_slice(rest);

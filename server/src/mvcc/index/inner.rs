@@ -2,16 +2,16 @@
 
 use std::ops::{Bound, ControlFlow};
 
+use super::bits::{Bits, FANOUT};
 use super::entry::{Entry, Mark};
-use super::heads::{FANOUT, Heads};
 use super::leaf::Retain;
 use super::tree::{Node, Refusal, Target};
 
 /// At least one child, but for a moment while entries are removed.
 #[derive(Debug)]
 pub(super) struct Inner {
-    /// Of the lower bounds of all children but the first.
-    heads: Heads,
+    /// Those of the lower bounds of all children but the first.
+    bits: Bits,
     children: Vec<Child>,
 }
 
@@ -38,7 +38,9 @@ pub(super) struct Grown {
 impl Inner {
     /// A node of two children.
     pub(super) fn new(left: Child, right: Child) -> Self {
-        Self::of(vec![left, right])
+        let mut inner = Self { bits: Bits::new(), children: vec![left, right] };
+        inner.rebuild();
+        inner
     }
 
     /// The children, ascending.
@@ -121,16 +123,16 @@ impl Inner {
         self.rebuild();
     }
 
-    fn of(children: Vec<Child>) -> Self {
-        let mut inner = Self { heads: Heads::new(), children };
-        inner.rebuild();
-        inner
+    fn route(&self, key: &[u8]) -> usize {
+        match self.bits.search(key, |at| self.low(at)) {
+            Ok(at) => at + 1,
+            Err(at) => at,
+        }
     }
 
-    fn route(&self, key: &[u8]) -> usize {
-        let candidates = self.heads.candidates(key);
-        let lows = &self.children[1..][candidates.clone()];
-        candidates.start + lows.partition_point(|child| *child.low <= *key)
+    /// The lower bound of the child after the one at `at`: the first child's does not count.
+    fn low(&self, at: usize) -> &[u8] {
+        &self.children[at + 1].low
     }
 
     /// The child where a walk within `start` begins.
@@ -148,15 +150,10 @@ impl Inner {
         child.live = child.live.checked_add_signed(live).expect("a live key was counted");
         let Some(right) = grown.split else { return Grown { live, split: None } };
         child.live -= right.live;
-        let has_prefix = self.heads.insert(at, &right.low);
+        self.bits.insert(at, &right.low, |at| &self.children[at + 1].low);
         self.children.insert(at + 1, right);
-        if self.children.len() > FANOUT {
-            return Grown { live, split: Some(self.split(at)) };
-        }
-        if !has_prefix {
-            self.rebuild();
-        }
-        Grown { live, split: None }
+        let split = (self.children.len() > FANOUT).then(|| self.split(at));
+        Grown { live, split }
     }
 
     /// Gives away the right part, after the child at `at` was split.
@@ -165,10 +162,12 @@ impl Inner {
         let ascending = at + 2 == self.children.len();
         let cut = if ascending { self.children.len() - 1 } else { self.children.len() / 2 };
         let mut moved = self.children.split_off(cut);
-        self.rebuild();
+        let bits = self.bits.split_off(cut);
+        // The bound of the first moved child becomes that of the new node.
+        self.bits.split_off(cut - 1);
         let low = std::mem::take(&mut moved[0].low);
         let live = moved.iter().map(|child| child.live).sum();
-        Child { low, live, node: Node::Inner(Box::new(Self::of(moved))) }
+        Child { low, live, node: Node::Inner(Box::new(Self { bits, children: moved })) }
     }
 
     /// Unlinks empty children and joins small neighbours, from the child before `first` on.
@@ -192,15 +191,14 @@ impl Inner {
     }
 
     fn rebuild(&mut self) {
-        let lows = self.children.get(1..).unwrap_or_default();
-        self.heads.rebuild(lows.len(), |at| &lows[at].low);
+        self.bits = Bits::of(self.children.len().saturating_sub(1), |at| self.low(at));
     }
 
     /// Asserts the invariants of this subtree. Returns live keys, entries and depth.
     #[cfg(test)]
     pub(super) fn check(&self, low: Option<&[u8]>, high: Option<&[u8]>) -> (u64, usize, usize) {
         assert!((1..=FANOUT).contains(&self.children.len()));
-        self.heads.check(self.children[1..].iter().map(|child| &*child.low));
+        self.bits.check(self.children.len() - 1, |at| self.low(at));
         let mut sum = (0, 0, 0);
         for (at, child) in self.children.iter().enumerate() {
             let low = if at == 0 { low } else { Some(&*child.low) };

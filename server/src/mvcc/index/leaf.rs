@@ -2,8 +2,8 @@
 
 use std::ops::Bound;
 
+use super::bits::{Bits, FANOUT};
 use super::entry::Entry;
-use super::heads::{FANOUT, Heads};
 
 /// By how many entries a leaf grows, so that little of it is empty.
 const LEAF_GROWTH: usize = FANOUT / 8;
@@ -20,7 +20,7 @@ pub(super) enum Retain {
 /// Entries in the order of their keys.
 #[derive(Debug)]
 pub(super) struct Leaf {
-    heads: Heads,
+    bits: Bits,
     entries: Vec<Entry>,
     /// Where the last entry was inserted: the next one right behind it means ascending keys.
     inserted: usize,
@@ -29,7 +29,7 @@ pub(super) struct Leaf {
 impl Leaf {
     /// No entries.
     pub(super) fn new() -> Self {
-        Self { heads: Heads::new(), entries: Vec::new(), inserted: 0 }
+        Self { bits: Bits::new(), entries: Vec::new(), inserted: 0 }
     }
 
     /// The entries, ascending.
@@ -44,10 +44,7 @@ impl Leaf {
 
     /// Where `key` is, or would be.
     pub(super) fn find(&self, key: &[u8]) -> Result<usize, usize> {
-        let candidates = self.heads.candidates(key);
-        let first = candidates.start;
-        let found = self.entries[candidates].binary_search_by(|entry| entry.key().cmp(key));
-        found.map(|at| first + at).map_err(|at| first + at)
+        self.bits.search(key, |at| self.entries[at].key())
     }
 
     /// The position of the first entry within `start`.
@@ -81,9 +78,7 @@ impl Leaf {
         let ascending = at == self.inserted + 1 || at == FANOUT;
         let cut = if ascending { at } else { FANOUT / 2 };
         let entries = self.entries.split_off(cut);
-        let mut right = Leaf { heads: Heads::new(), entries, inserted: 0 };
-        self.rebuild();
-        right.rebuild();
+        let mut right = Leaf { bits: self.bits.split_off(cut), entries, inserted: 0 };
         self.shrink();
         if at <= cut && cut < FANOUT {
             self.place(at, entry);
@@ -117,7 +112,7 @@ impl Leaf {
             !removed[here]
         });
         if self.entries.len() < before {
-            self.heads.retain(|at| !removed[at]);
+            self.bits.remove(&removed);
             self.inserted = 0;
             self.shrink();
         }
@@ -133,29 +128,22 @@ impl Leaf {
     pub(super) fn join(&mut self, mut right: Leaf) {
         self.entries.reserve_exact(right.entries.len());
         self.entries.append(&mut right.entries);
-        self.rebuild();
+        self.bits = Bits::of(self.entries.len(), |at| self.entries[at].key());
     }
 
-    /// Asserts that the heads are those of the entries.
+    /// Asserts that the bits are those of the entries.
     #[cfg(test)]
     pub(super) fn check(&self) {
-        self.heads.check(self.entries.iter().map(Entry::key));
+        self.bits.check(self.entries.len(), |at| self.entries[at].key());
     }
 
     fn place(&mut self, at: usize, entry: Entry) {
         if self.entries.len() == self.entries.capacity() {
             self.entries.reserve_exact(LEAF_GROWTH.min(FANOUT - self.entries.len()));
         }
-        let has_prefix = self.heads.insert(at, entry.key());
+        self.bits.insert(at, entry.key(), |at| self.entries[at].key());
         self.entries.insert(at, entry);
         self.inserted = at;
-        if !has_prefix {
-            self.rebuild();
-        }
-    }
-
-    fn rebuild(&mut self) {
-        self.heads.rebuild(self.entries.len(), |at| self.entries[at].key());
     }
 
     fn shrink(&mut self) {

@@ -17,12 +17,12 @@
 //! keys and returns the key to go on after, or `None` when it has seen the last. Between slices the
 //! index may change; what is visible at a fixed revision does not.
 //!
-//! The parts: [`entry`] is one key with its rows; [`tree`], [`inner`], [`leaf`] and [`heads`] order the
+//! The parts: [`entry`] is one key with its rows; [`tree`], [`inner`], [`leaf`] and [`bits`] order the
 //! keys; [`codec`] is the form of checkpoints.
 
+mod bits;
 mod codec;
 mod entry;
-mod heads;
 mod inner;
 mod leaf;
 mod tree;

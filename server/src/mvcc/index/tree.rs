@@ -14,8 +14,8 @@
 
 use std::ops::{Bound, ControlFlow};
 
+use super::bits::shared_len;
 use super::entry::{Entry, Mark, NotNewer};
-use super::heads::shared_len;
 use super::inner::{Child, Grown, Inner};
 use super::leaf::{Leaf, Retain};
 
@@ -274,7 +274,7 @@ impl Tree {
                 }
             }
         }
-        self.check() as f64 / (leaves(&self.root) * super::heads::FANOUT) as f64
+        self.check() as f64 / (leaves(&self.root) * super::bits::FANOUT) as f64
     }
 }
 
