@@ -66,6 +66,7 @@ impl Inner {
         self.children[..self.route(key)].iter().map(|child| child.live).sum()
     }
 
+    /// As [`super::tree::Tree::push`], in this subtree; the parent takes in what it did.
     pub(super) fn push(
         &mut self,
         key: &[u8],
@@ -77,16 +78,18 @@ impl Inner {
         Ok(self.adopt(at, grown))
     }
 
+    /// As [`super::tree::Tree::append`], in this subtree.
     pub(super) fn append(&mut self, entry: Entry) -> Grown {
         let at = self.children.len() - 1;
         let grown = self.children[at].node.append(entry);
         self.adopt(at, grown)
     }
 
+    /// As [`super::tree::Tree::visit`], in this subtree.
     pub(super) fn visit<'a>(
         &'a self,
         start: Bound<&[u8]>,
-        look: &mut dyn FnMut(&'a Entry) -> ControlFlow<()>,
+        look: &mut dyn FnMut(&'a [Entry]) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let first = self.first_child(start);
         self.children[first].node.visit(start, look)?;
@@ -94,6 +97,7 @@ impl Inner {
         rest.iter().try_for_each(|child| child.node.visit(Bound::Unbounded, look))
     }
 
+    /// As [`super::tree::Tree::retain`], in this subtree, which may be empty afterwards.
     pub(super) fn retain(
         &mut self,
         start: Bound<&[u8]>,

@@ -110,11 +110,11 @@ impl Tree {
         self.grow(grown);
     }
 
-    /// Calls `look` with the entries within `start` in order, until it breaks.
+    /// Calls `look` with the entries within `start` in order, a leaf at a time, until it breaks.
     pub(super) fn visit<'a>(
         &'a self,
         start: Bound<&[u8]>,
-        look: &mut dyn FnMut(&'a Entry) -> ControlFlow<()>,
+        look: &mut dyn FnMut(&'a [Entry]) -> ControlFlow<()>,
     ) {
         // A broken walk is not an error, and the caller knows of it.
         let _ = self.root.visit(start, look);
@@ -177,10 +177,10 @@ impl Node {
     pub(super) fn visit<'a>(
         &'a self,
         start: Bound<&[u8]>,
-        look: &mut dyn FnMut(&'a Entry) -> ControlFlow<()>,
+        look: &mut dyn FnMut(&'a [Entry]) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         match self {
-            Node::Leaf(leaf) => leaf.entries()[leaf.first_from(start)..].iter().try_for_each(look),
+            Node::Leaf(leaf) => look(&leaf.entries()[leaf.first_from(start)..]),
             Node::Inner(inner) => inner.visit(start, look),
         }
     }
