@@ -26,12 +26,14 @@ fn between(start: u64, end: u64) -> KeyRange {
 
 #[test]
 fn ascending_keys_leave_full_leaves_wherever_they_go() {
-    let prefixes = 50;
+    let places = 10;
     let one_place = fill(0..KEYS);
-    let many_places = fill((0..KEYS).map(|at| at % prefixes * 1_000_000 + at / prefixes));
+    let many_places = fill((0..KEYS).map(|at| at % places * 1_000_000 + at / places));
+    let before_another = fill(std::iter::once(9_000_000).chain(0..KEYS));
     let scattered = fill((0..KEYS).map(|at| at * 48_271 % KEYS));
     assert!(one_place.tree.fill() > 0.99);
     assert!(many_places.tree.fill() > 0.95);
+    assert!(before_another.tree.fill() > 0.95);
     assert!(scattered.tree.fill() > 0.6);
 }
 
