@@ -143,6 +143,10 @@ impl KvService {
 
     /// The pin for a range of a transaction that sees the state pinned by `txn`.
     fn pin_within(&self, range: &RangeRequest, txn: &Arc<Pin>) -> Result<Arc<Pin>, Status> {
+        if range.revision < 0 && range.revision < self.context.handle().view().compact_revision() {
+            // Stands for the latest, but counts as old once anything is compacted; as in etcd.
+            return Err(Refusal::Compacted.into());
+        }
         if range.revision <= 0 || range.revision == txn.revision() {
             return Ok(Arc::clone(txn));
         }

@@ -200,10 +200,6 @@ impl Layout {
         Self { root: root.to_owned(), is_wal_elsewhere: wal != inside, wal }
     }
 
-    fn member(&self) -> PathBuf {
-        self.root.join("member")
-    }
-
     fn snap(&self) -> PathBuf {
         self.root.join("member/snap")
     }
