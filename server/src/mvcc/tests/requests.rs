@@ -59,7 +59,8 @@ pub(crate) fn query() -> impl Strategy<Value = RangeQuery> {
             (keys_only, count_only),
             (min_mod, max_mod, min_create, max_create),
         )| {
-            let sort = sort.map(|(target, descending)| Sort { target, descending, limit_first: false });
+            let sort =
+                sort.map(|(target, descending)| Sort { target, descending, limit_first: false });
             let bounds = RevisionBounds { min_mod, max_mod, min_create, max_create };
             RangeQuery { keys, limit, sort, keys_only, count_only, bounds }
         },
