@@ -12,9 +12,9 @@
 //!   cache, with the compact revision before that one, and a hash over rows that are gone. Which of
 //!   them it still has depends on its restarts.
 //! - `RangeStream` with a target but no order: etcd sorts each chunk, so it sends keys twice.
-//! - A put with `ignore_value` or `ignore_lease` in one transaction with a deletion of all keys from
-//!   one on (range end `\0`): etcd does not see that they overlap, deletes the key, misses it, and
-//!   panics. Every other put beside such a deletion is drawn.
+//! - A put in one transaction with a deletion of all keys from one on (range end `\0`): etcd does not
+//!   see that they overlap. It panics if the put keeps value or lease, and a key that is deleted and
+//!   put again within one revision is lost by a compaction at that revision.
 
 use std::collections::BTreeSet;
 

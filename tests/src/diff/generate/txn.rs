@@ -19,7 +19,7 @@ impl Generator {
             _ => self.any(0),
         };
         if deletes_to_the_end(&txn) {
-            ignore_nothing(&mut txn);
+            drop_puts(&mut txn);
         }
         txn
     }
@@ -137,16 +137,14 @@ fn deletes_to_the_end(txn: &TxnRequest) -> bool {
     })
 }
 
-/// Makes the puts of all parts put what they say.
-fn ignore_nothing(txn: &mut TxnRequest) {
-    for op in txn.success.iter_mut().chain(&mut txn.failure) {
-        match &mut op.request {
-            Some(Request::RequestPut(request)) => {
-                request.ignore_value = false;
-                request.ignore_lease = false;
+/// Takes the puts out of all parts.
+fn drop_puts(txn: &mut TxnRequest) {
+    for branch in [&mut txn.success, &mut txn.failure] {
+        branch.retain(|op| !matches!(op.request, Some(Request::RequestPut(_))));
+        for op in branch {
+            if let Some(Request::RequestTxn(inner)) = &mut op.request {
+                drop_puts(inner);
             }
-            Some(Request::RequestTxn(inner)) => ignore_nothing(inner),
-            _ => {}
         }
     }
 }
