@@ -21,31 +21,46 @@ pub(crate) fn holds(compare: &Compare, found: &[KeyValue]) -> bool {
         return found.iter().all(|kv| holds_for(compare, kv));
     }
     // What is not there has no value, not even an empty one.
-    compare.target() != CompareTarget::Value && holds_for(compare, &KeyValue::default())
+    let is_value = CompareTarget::try_from(compare.target) == Ok(CompareTarget::Value);
+    !is_value && holds_for(compare, &KeyValue::default())
 }
 
+/// Numbers that mean nothing are etcd's to interpret: an unknown target is equal to whatever was given,
+/// and an unknown relation holds.
 fn holds_for(compare: &Compare, kv: &KeyValue) -> bool {
     // A side that is not given, or of another kind than the target, is 0 or empty.
     let given = compare.target_union.as_ref();
-    let ordering = match (compare.target(), given) {
-        (CompareTarget::Version, Some(TargetUnion::Version(given))) => kv.version.cmp(given),
-        (CompareTarget::Version, _) => kv.version.cmp(&0),
-        (CompareTarget::Create, Some(TargetUnion::CreateRevision(given))) => {
-            kv.create_revision.cmp(given)
-        }
-        (CompareTarget::Create, _) => kv.create_revision.cmp(&0),
-        (CompareTarget::Mod, Some(TargetUnion::ModRevision(given))) => kv.mod_revision.cmp(given),
-        (CompareTarget::Mod, _) => kv.mod_revision.cmp(&0),
-        (CompareTarget::Value, Some(TargetUnion::Value(given))) => kv.value.cmp(given),
-        (CompareTarget::Value, _) => kv.value.as_ref().cmp(&[][..]),
-        (CompareTarget::Lease, Some(TargetUnion::Lease(given))) => kv.lease.cmp(given),
-        (CompareTarget::Lease, _) => kv.lease.cmp(&0),
+    let Ok(target) = CompareTarget::try_from(compare.target) else {
+        return related(compare, Ordering::Equal);
     };
-    match compare.result() {
-        CompareResult::Equal => ordering == Ordering::Equal,
-        CompareResult::NotEqual => ordering != Ordering::Equal,
-        CompareResult::Greater => ordering == Ordering::Greater,
-        CompareResult::Less => ordering == Ordering::Less,
+    related(
+        compare,
+        match (target, given) {
+            (CompareTarget::Version, Some(TargetUnion::Version(given))) => kv.version.cmp(given),
+            (CompareTarget::Version, _) => kv.version.cmp(&0),
+            (CompareTarget::Create, Some(TargetUnion::CreateRevision(given))) => {
+                kv.create_revision.cmp(given)
+            }
+            (CompareTarget::Create, _) => kv.create_revision.cmp(&0),
+            (CompareTarget::Mod, Some(TargetUnion::ModRevision(given))) => {
+                kv.mod_revision.cmp(given)
+            }
+            (CompareTarget::Mod, _) => kv.mod_revision.cmp(&0),
+            (CompareTarget::Value, Some(TargetUnion::Value(given))) => kv.value.cmp(given),
+            (CompareTarget::Value, _) => kv.value.as_ref().cmp(&[][..]),
+            (CompareTarget::Lease, Some(TargetUnion::Lease(given))) => kv.lease.cmp(given),
+            (CompareTarget::Lease, _) => kv.lease.cmp(&0),
+        },
+    )
+}
+
+fn related(compare: &Compare, ordering: Ordering) -> bool {
+    match CompareResult::try_from(compare.result) {
+        Ok(CompareResult::Equal) => ordering == Ordering::Equal,
+        Ok(CompareResult::NotEqual) => ordering != Ordering::Equal,
+        Ok(CompareResult::Greater) => ordering == Ordering::Greater,
+        Ok(CompareResult::Less) => ordering == Ordering::Less,
+        Err(_) => true,
     }
 }
 
@@ -80,6 +95,15 @@ mod tests {
         for (compare, expected) in cases {
             assert_eq!(holds(&compare, &[]), expected, "{compare:?}");
         }
+    }
+
+    #[test]
+    fn unknown_targets_are_equal_and_unknown_relations_hold() {
+        let odd = |target, result| Compare { target, result, ..Compare::default() };
+        assert!(holds(&odd(9, CompareResult::Equal.into()), &[]));
+        assert!(!holds(&odd(9, CompareResult::Less.into()), &[]));
+        assert!(holds(&odd(CompareTarget::Mod.into(), 9), &[]));
+        assert!(!holds(&odd(CompareTarget::Value.into(), 9), &[]));
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl KvService {
         let pin = self.context.pin(request.revision)?;
         let revision = header_revision(&self.context, request.revision, &pin);
         let at = reply::end_of(&pin);
-        let rows = self.context.read(request::query(request), at, Arc::new(pin)).await?;
+        let rows = self.context.read(request::query(&request), at, Arc::new(pin)).await?;
         Ok(reply::range(self.context.header(revision), rows))
     }
 
@@ -116,7 +116,7 @@ impl KvService {
         let mut responses = Vec::with_capacity(pins.len());
         for (pin, range) in pins {
             let at = reply::end_of(&pin);
-            let rows = self.context.read(request::query(range), at, pin).await?;
+            let rows = self.context.read(request::query(&range), at, pin).await?;
             let range = reply::range(Context::inner_header(revision), rows);
             responses.push(ResponseOp { response: Some(WireResponse::ResponseRange(range)) });
         }
@@ -129,7 +129,7 @@ impl KvService {
         condition: &quorate_proto::etcdserverpb::Compare,
         pin: &Arc<Pin>,
     ) -> Result<bool, Status> {
-        let query = request::query(compare::range(condition));
+        let query = request::query(&compare::range(condition));
         let rows = self.context.read(query, reply::end_of(pin), Arc::clone(pin)).await?;
         let found = rows.kvs.iter().map(decode_kv).collect::<Result<Vec<_>, _>>();
         match found {
@@ -143,6 +143,10 @@ impl KvService {
 
     /// The pin for a range of a transaction that sees the state pinned by `txn`.
     fn pin_within(&self, range: &RangeRequest, txn: &Arc<Pin>) -> Result<Arc<Pin>, Status> {
+        if range.revision < 0 && range.revision < self.context.handle().view().compact_revision() {
+            // Stands for the latest, but counts as old once anything is compacted; as in etcd.
+            return Err(Refusal::Compacted.into());
+        }
         if range.revision <= 0 || range.revision == txn.revision() {
             return Ok(Arc::clone(txn));
         }

@@ -1,47 +1,21 @@
 //! Requests in the words of the key space, and as commands of the log.
 
 use bytes::{Bytes, BytesMut};
-use quorate_proto::etcdserverpb::range_request::{SortOrder, SortTarget as WireTarget};
 use quorate_proto::etcdserverpb::{
     AlarmRequest, CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp,
     TxnRequest, request_op,
 };
 
 use super::errors::Refusal;
-use crate::mvcc::{KeyRange, RangeQuery, RevisionBounds, Sort, SortTarget};
+use crate::mvcc::RangeQuery;
+use crate::state_machine::range_query;
 
 /// Bytes left free behind a command, for the header that the owner's handle appends.
 const HEADER_BYTES_MAX: usize = 32;
 
 /// What a range asks for, without its revision. The request has been validated.
-pub(crate) fn query(request: RangeRequest) -> RangeQuery {
-    let order = request.sort_order();
-    let target = match request.sort_target() {
-        WireTarget::Key => SortTarget::Key,
-        WireTarget::Version => SortTarget::Version,
-        WireTarget::Create => SortTarget::Create,
-        WireTarget::Mod => SortTarget::Mod,
-        WireTarget::Value => SortTarget::Value,
-    };
-    let sort = match (order, target) {
-        // Keys come in ascending order by themselves; another target without an order is ascending.
-        (SortOrder::None | SortOrder::Ascend, SortTarget::Key) => None,
-        (SortOrder::None | SortOrder::Ascend, target) => Some(Sort { target, descending: false }),
-        (SortOrder::Descend, target) => Some(Sort { target, descending: true }),
-    };
-    RangeQuery {
-        limit: request.limit,
-        sort,
-        keys_only: request.keys_only,
-        count_only: request.count_only,
-        bounds: RevisionBounds {
-            min_mod: request.min_mod_revision,
-            max_mod: request.max_mod_revision,
-            min_create: request.min_create_revision,
-            max_create: request.max_create_revision,
-        },
-        keys: KeyRange::from_wire(request.key, request.range_end),
-    }
+pub(crate) fn query(request: &RangeRequest) -> RangeQuery {
+    range_query(request).expect("a validated range has a known sort order and target")
 }
 
 /// The ranges of a transaction that does nothing else; `None` if it may write, or nests.
@@ -113,6 +87,7 @@ fn header_len(member_id: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mvcc::{Sort, SortTarget};
     use prost::Message as _;
     use quorate_proto::etcdserverpb::InternalRaftRequest;
 
@@ -180,8 +155,12 @@ mod tests {
             (2, 1, Some((SortTarget::Version, true))),
         ];
         for (sort_order, sort_target, expected) in cases {
-            let found = query(RangeRequest { sort_order, sort_target, ..Default::default() }).sort;
-            let expected = expected.map(|(target, descending)| Sort { target, descending });
+            let found = query(&RangeRequest { sort_order, sort_target, ..Default::default() }).sort;
+            let expected = expected.map(|(target, descending)| Sort {
+                target,
+                descending,
+                limit_first: sort_order == 0,
+            });
             assert_eq!(found, expected);
         }
     }

@@ -50,7 +50,7 @@ impl RangeStream {
         let pin = context.pin(request.revision)?;
         let header = context.header(header_revision(&context, request.revision, &pin));
         let at = reply::end_of(&pin);
-        let read = context.handle().view().range(request::query(request), at, Arc::new(pin));
+        let read = context.handle().view().range(request::query(&request), at, Arc::new(pin));
         context.metrics().mvcc.ranges.inc();
         Ok(Self { context, header, read: Some(read), end: None, chunks: Chunks::default() })
     }

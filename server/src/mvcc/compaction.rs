@@ -2,13 +2,16 @@
 //!
 //! ```text
 //! schedule(100)     reads below 100 are refused from now on
+//! take .. flushed   the store knows of 100: after a crash, nobody reads below it either
 //! step × n          the index drops what 100 made superfluous; the rows wait for deletion
 //! take_deletions    .. leave with flushes, oldest first: a tombstone never before its puts
 //! flushed           the last of them is durable: 100 is finished
 //! ```
 //!
-//! A read that pinned a revision below 100 before it was scheduled still needs the index as it is, so
-//! the walk waits for it. New pins are at 100 or above.
+//! The walk waits for two facts. The store must know of the schedule, because a checkpoint of the
+//! index holds what the walk has done so far, and whoever starts from it must not read below. And a
+//! read that pinned a revision below 100 before it was scheduled still needs the index as it is. New
+//! pins are at 100 or above.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,13 +25,19 @@ use crate::mutants::{self, Mutant};
 const ROW_OVERHEAD_BYTES: u64 = 16;
 
 pub(super) struct Compaction {
-    revision: i64,
+    scheduled: i64,
+    /// What was scheduled and finished when the last flush was cut.
+    cut: (i64, i64),
+    /// What was when the last durable flush was cut: what a restart would find.
+    stored: (i64, i64),
+    /// The last compaction that the index has been walked for.
+    walked: i64,
     finished: i64,
     walk: Option<Walk>,
     /// Rows of compactions whose walk is done, each batch ascending, oldest compaction first.
     waiting: VecDeque<Batch>,
-    /// Deletions taken by a flush that has not been reported yet, and their bytes.
-    taken: VecDeque<(RowKey, u64)>,
+    /// What deletions that a flush has taken free, in bytes, until it is reported.
+    taken: VecDeque<u64>,
     waiting_bytes: u64,
 }
 
@@ -55,11 +64,13 @@ impl Default for Compaction {
 impl Compaction {
     /// The state after a restart. What was scheduled and not finished is walked again.
     pub(super) fn restored(scheduled: i64, finished: i64) -> Self {
-        let walk = (scheduled > finished).then(|| Walk::new(scheduled));
         Self {
-            revision: scheduled,
+            scheduled,
+            cut: (scheduled, finished),
+            stored: (scheduled, finished),
+            walked: finished,
             finished,
-            walk,
+            walk: None,
             waiting: VecDeque::new(),
             taken: VecDeque::new(),
             waiting_bytes: 0,
@@ -67,7 +78,7 @@ impl Compaction {
     }
 
     pub(super) fn revision(&self) -> i64 {
-        self.revision
+        self.scheduled
     }
 
     pub(super) fn finished(&self) -> i64 {
@@ -79,18 +90,26 @@ impl Compaction {
         self.waiting_bytes
     }
 
+    pub(super) fn has_deletions(&self) -> bool {
+        self.waiting.iter().any(|batch| !batch.rows.is_empty())
+    }
+
+    pub(super) fn wants_flush(&self) -> bool {
+        self.has_deletions() || self.finished > self.stored.1
+    }
+
     /// A compaction that has not begun to walk is overtaken by a later one.
     pub(super) fn schedule(&mut self, revision: i64) {
-        self.revision = revision;
-        if self.walk.as_ref().is_none_or(|walk| walk.after.is_none() && walk.dropped.is_empty()) {
-            self.walk = Some(Walk::new(revision));
-        }
+        self.scheduled = revision;
     }
 
     pub(super) fn is_runnable(&self, oldest_pin: Option<i64>) -> bool {
-        let walk = self.walk.as_ref();
-        let oldest_pin = oldest_pin.filter(|_| !mutants::on(Mutant::PinIgnored));
-        walk.is_some_and(|walk| oldest_pin.is_none_or(|pin| pin >= walk.revision))
+        let revision = match &self.walk {
+            Some(walk) => walk.revision,
+            None if self.stored.0 > self.walked => self.stored.0,
+            None => return false,
+        };
+        mutants::on(Mutant::PinIgnored) || oldest_pin.is_none_or(|pin| pin >= revision)
     }
 
     pub(super) fn step(
@@ -102,7 +121,8 @@ impl Compaction {
         if !self.is_runnable(oldest_pin) {
             return None;
         }
-        let walk = self.walk.as_mut()?;
+        let (stored, _) = self.stored;
+        let walk = self.walk.get_or_insert_with(|| Walk::new(stored));
         let mut dropped = Vec::new();
         walk.after = index.compact(walk.after.as_deref(), keys_max, walk.revision, &mut dropped);
         for (key, stored_bytes) in dropped {
@@ -114,17 +134,18 @@ impl Compaction {
             return None;
         }
         let Walk { revision, dropped, .. } = self.walk.take()?;
+        self.walked = revision;
         self.waiting.push_back(Batch { revision, rows: dropped, unconfirmed: 0 });
         self.finish();
-        if revision < self.revision {
-            self.walk = Some(Walk::new(self.revision));
-        }
         Some(revision)
     }
 
+    /// Deletions for the flush that is being cut.
     pub(super) fn take_deletions(&mut self, rows_max: usize) -> Vec<RowKey> {
+        self.cut = (self.scheduled, self.finished);
         let mut keys = Vec::new();
-        for batch in &mut self.waiting {
+        // A later compaction may drop older rows: each flush stays within one, so it ascends.
+        if let Some(batch) = self.waiting.iter_mut().find(|batch| !batch.rows.is_empty()) {
             while keys.len() < rows_max
                 && let Some((key, cost)) = match mutants::on(Mutant::TombstoneBeforePuts) {
                     true => batch.rows.pop_last(),
@@ -132,21 +153,18 @@ impl Compaction {
                 }
             {
                 batch.unconfirmed += 1;
-                self.taken.push_back((key, cost));
+                self.taken.push_back(cost);
                 keys.push(key);
-            }
-            // A later compaction may drop older rows: each flush stays within one, so it ascends.
-            if !keys.is_empty() {
-                break;
             }
         }
         keys
     }
 
-    /// The oldest `deleted` taken rows are durably gone.
+    /// The last flush is durable; with it, the oldest `deleted` taken rows are gone.
     pub(super) fn flushed(&mut self, deleted: usize) {
+        self.stored = self.cut;
         for _ in 0..deleted {
-            let Some((_, cost)) = self.taken.pop_front() else { break };
+            let Some(cost) = self.taken.pop_front() else { break };
             self.waiting_bytes -= cost;
             if let Some(batch) = self.waiting.iter_mut().find(|batch| batch.unconfirmed > 0) {
                 batch.unconfirmed -= 1;

@@ -7,7 +7,8 @@ use super::index::{Index, Version};
 use super::stored::{self, Numbers};
 use super::window::Window;
 use super::{
-    Applied, DeleteRange, KeyRange, MvccError, Outcome, Put, Revision, Row, RowKey, Rows, RowsError,
+    Applied, DeleteRange, KeyRange, MvccError, Outcome, Put, RangeEnd, Revision, Row, RowKey, Rows,
+    RowsError,
 };
 
 /// Bounds of the key space's memory and steps.
@@ -117,8 +118,8 @@ impl KeySpace {
         Applied { revision: change.finish(), outcome }
     }
 
-    /// Schedules a compaction: `compact_revision` moves at once, the index follows by
-    /// [`KeySpace::compact_step`].
+    /// Schedules a compaction: `compact_revision` moves at once; the index follows by
+    /// [`KeySpace::compact_step`], from the flush on that tells the store of the schedule.
     ///
     /// # Errors
     /// `Compacted` at or below the present compact revision, `FutureRevision` above the current one.
@@ -133,7 +134,8 @@ impl KeySpace {
         Ok(())
     }
 
-    /// Whether a compaction has index work left that no pinned revision holds back.
+    /// Whether a compaction has index work left that neither a pinned revision holds back nor the
+    /// flush of its schedule.
     pub fn compaction_runnable(&self, oldest_pin: Option<i64>) -> bool {
         self.compaction.is_runnable(oldest_pin)
     }
@@ -156,7 +158,19 @@ impl KeySpace {
         Unflushed { rows, deletions: self.compaction.take_deletions(deletions_max) }
     }
 
-    /// A flush up to `revision` can be seen by readers: the window may evict.
+    /// Whether a flush would have rows of finished index compactions to delete.
+    pub fn has_deletions(&self) -> bool {
+        self.compaction.has_deletions()
+    }
+
+    /// Whether compaction has something for the store that came after its entry: rows to delete, or
+    /// that it is finished.
+    pub fn wants_flush(&self) -> bool {
+        self.compaction.wants_flush()
+    }
+
+    /// The flush that took the last [`KeySpace::take_unflushed`] is durable, with the compact
+    /// revision as it was then, and readers can see it up to `revision`: the window may evict.
     pub fn flushed(&mut self, revision: i64, deleted: &[RowKey]) {
         self.window.flushed(revision);
         self.compaction.flushed(deleted.len());
@@ -275,12 +289,7 @@ impl Change<'_> {
     }
 
     pub(super) fn delete_range(&mut self, request: &DeleteRange) -> Outcome {
-        let mut found: Vec<(Bytes, Revision)> = Vec::new();
-        let now = self.now();
-        self.space.index.walk(&request.keys, None, now, usize::MAX, &mut |key, version| {
-            found.push((Bytes::copy_from_slice(key), version.revision));
-            true
-        });
+        let found = self.live_in(&request.keys);
         for (key, _) in &found {
             self.delete(key);
         }
@@ -290,6 +299,24 @@ impl Change<'_> {
             false => Vec::new(),
         };
         Outcome::DeleteRange { revision: self.revision(), deleted, prev }
+    }
+
+    /// The keys of `range` at this point of the change, and where their versions are.
+    fn live_in(&self, range: &KeyRange) -> Vec<(Bytes, Revision)> {
+        let index = &self.space.index;
+        if range.end == RangeEnd::Single {
+            let present = index.latest(&range.start);
+            return present
+                .map(|present| (range.start.clone(), present.revision))
+                .into_iter()
+                .collect();
+        }
+        let mut found = Vec::new();
+        index.walk(range, None, self.now(), usize::MAX, &mut |key, version| {
+            found.push((Bytes::copy_from_slice(key), version.revision));
+            true
+        });
+        found
     }
 
     /// Publishes the change; returns the revision of the store after it.
@@ -317,7 +344,8 @@ impl Change<'_> {
             stored_bytes: len_u32(&stored),
         };
         self.space.index.put(key, version);
-        self.push(RowKey::new(revision, false), stored, present.is_none().then_some(true), key);
+        let began = present.is_none().then(|| (true, stored::shared_key(&stored, key.len())));
+        self.space.window.push(Row { key: RowKey::new(revision, false), stored }, began);
     }
 
     fn delete(&mut self, key: &[u8]) {
@@ -325,19 +353,14 @@ impl Change<'_> {
         let stored = stored::encode_tombstone(key);
         let was_live = self.space.index.tombstone(key, revision, len_u32(&stored));
         assert!(was_live, "only live keys are deleted");
-        self.push(RowKey::new(revision, true), stored, Some(false), key);
+        let ended = (false, stored::shared_key(&stored, key.len()));
+        self.space.window.push(Row { key: RowKey::new(revision, true), stored }, Some(ended));
     }
 
     fn next(&mut self) -> Revision {
         let revision = Revision::new(self.main, self.sub);
         self.sub += 1;
         revision
-    }
-
-    fn push(&mut self, row_key: RowKey, stored: Bytes, began: Option<bool>, key: &[u8]) {
-        let offset = stored::key_offset(key.len());
-        let shared = stored.slice(offset..offset + key.len());
-        self.space.window.push(Row { key: row_key, stored }, began, shared);
     }
 }
 

@@ -21,6 +21,8 @@ mod restore;
 mod revision;
 mod rows;
 pub(crate) mod stored;
+#[cfg(test)]
+pub(crate) mod tests;
 mod txn;
 mod window;
 

@@ -79,6 +79,9 @@ pub struct Sort {
     pub target: SortTarget,
     /// Largest first.
     pub descending: bool,
+    /// No order was asked for, only a target: etcd then takes the first `limit + 1` keys in key
+    /// order before it sorts, unless revisions are bounded.
+    pub limit_first: bool,
 }
 
 /// What a range is sorted by.
@@ -187,6 +190,8 @@ pub enum CompareResult {
     Greater,
     Less,
     NotEqual,
+    /// A number that means nothing: holds, whatever is there, as in etcd.
+    Unknown,
 }
 
 /// What a [`Compare`] looks at, with the given side.
@@ -198,6 +203,8 @@ pub enum CompareTarget {
     Mod(i64),
     Value(Bytes),
     Lease(i64),
+    /// A number that means nothing: both sides count as equal, as in etcd.
+    Unknown,
 }
 
 /// What an applied request did: its revision, and what its reply needs to be filled.

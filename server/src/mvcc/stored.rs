@@ -3,8 +3,10 @@
 //! A range sends what is stored, and `HashKV` covers it, so these are etcd's bytes: fields in
 //! ascending order, zeros left out. A tombstone holds its key alone.
 
-use bytes::{BufMut, Bytes, BytesMut};
-use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
+use bytes::{BufMut, Bytes};
+use prost::encoding::{
+    WireType, decode_key, decode_varint, encode_key, encode_varint, encoded_len_varint,
+};
 
 const KEY: u32 = 1;
 const CREATE_REVISION: u32 = 2;
@@ -13,8 +15,8 @@ const VERSION: u32 = 4;
 const VALUE: u32 = 5;
 const LEASE: u32 = 6;
 
-/// The most bytes that tags, lengths and numbers of a `KeyValue` take.
-const OVERHEAD_BYTES_MAX: usize = 6 + 4 * 10 + 2 * 5;
+/// Fields below 16 have tags of one byte.
+const TAG_BYTES: usize = 1;
 
 /// The numbers of a `KeyValue`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,15 +37,20 @@ pub(crate) struct KeyValue {
 
 /// Encodes a put; an empty `value` is left out.
 pub(crate) fn encode(key: &[u8], value: &[u8], numbers: Numbers) -> Bytes {
-    let mut out = BytesMut::with_capacity(key.len() + value.len() + OVERHEAD_BYTES_MAX);
+    // Exactly as large as it gets: it stays for long.
+    let before_value = number_len(numbers.create_revision)
+        + number_len(numbers.mod_revision)
+        + number_len(numbers.version);
+    let len = bytes_len(key) + before_value + bytes_len(value) + number_len(numbers.lease);
+    let mut out = Vec::with_capacity(len);
     put_bytes(KEY, key, &mut out);
     put_number(CREATE_REVISION, numbers.create_revision, &mut out);
     put_number(MOD_REVISION, numbers.mod_revision, &mut out);
     put_number(VERSION, numbers.version, &mut out);
     put_bytes(VALUE, value, &mut out);
     put_number(LEASE, numbers.lease, &mut out);
-    // The buffer was sized for the worst case; what stays for long is what was written.
-    Bytes::copy_from_slice(&out)
+    debug_assert_eq!(out.len(), len, "the length was computed field by field");
+    Bytes::from(out)
 }
 
 /// Encodes a tombstone.
@@ -51,9 +58,14 @@ pub(crate) fn encode_tombstone(key: &[u8]) -> Bytes {
     encode(key, b"", Numbers::default())
 }
 
-/// Where the key begins in a stored row of a key of this length.
-pub(crate) fn key_offset(key_len: usize) -> usize {
-    1 + prost::length_delimiter_len(key_len)
+/// The key of a row that [`encode`] or [`encode_tombstone`] made of a key of this length, sharing
+/// the row's bytes.
+pub(crate) fn shared_key(stored: &Bytes, key_len: usize) -> Bytes {
+    if key_len == 0 {
+        return Bytes::new();
+    }
+    let offset = TAG_BYTES + prost::length_delimiter_len(key_len);
+    stored.slice(offset..offset + key_len)
 }
 
 /// Reads a stored row; key and value share its bytes. `None` if it is not one.
@@ -85,7 +97,18 @@ pub(crate) fn decode(stored: &Bytes) -> Option<KeyValue> {
     Some(kv)
 }
 
-fn put_bytes(field: u32, bytes: &[u8], out: &mut BytesMut) {
+fn bytes_len(bytes: &[u8]) -> usize {
+    if bytes.is_empty() {
+        return 0;
+    }
+    TAG_BYTES + prost::length_delimiter_len(bytes.len()) + bytes.len()
+}
+
+fn number_len(number: i64) -> usize {
+    if number == 0 { 0 } else { TAG_BYTES + encoded_len_varint(number.cast_unsigned()) }
+}
+
+fn put_bytes(field: u32, bytes: &[u8], out: &mut Vec<u8>) {
     if !bytes.is_empty() {
         encode_key(field, WireType::LengthDelimited, out);
         encode_varint(bytes.len() as u64, out);
@@ -93,7 +116,7 @@ fn put_bytes(field: u32, bytes: &[u8], out: &mut BytesMut) {
     }
 }
 
-fn put_number(field: u32, number: i64, out: &mut BytesMut) {
+fn put_number(field: u32, number: i64, out: &mut Vec<u8>) {
     if number != 0 {
         encode_key(field, WireType::Varint, out);
         encode_varint(number.cast_unsigned(), out);
@@ -123,7 +146,8 @@ mod tests {
             let read = decode(&stored).unwrap();
             assert_eq!((read.key, read.value), (Bytes::from(key), Bytes::from(value)));
             assert_eq!(read.numbers, numbers);
-            assert_eq!(&stored[key_offset(key.len())..][..key.len()], key.as_bytes());
+            assert_eq!(shared_key(&stored, key.len()), key);
+            assert_eq!(shared_key(&encode_tombstone(key.as_bytes()), key.len()), key);
         }
     }
 

@@ -10,10 +10,11 @@
 //!
 //! A refusal in step 2 leaves everything as it was; step 3 cannot fail.
 
-use std::collections::BTreeSet;
+use std::cmp::Ordering;
 
 use bytes::Bytes;
 
+use super::index::Version;
 use super::key_space::Change;
 use super::{
     Applied, Compare, CompareResult, CompareTarget, KeySpace, MvccError, Op, Outcome, Put,
@@ -44,8 +45,7 @@ impl KeySpace {
         rows: &dyn Rows,
     ) -> Result<Result<Applied, MvccError>, RowsError> {
         let path = self.decide(txn, rows)?;
-        let mut written = BTreeSet::new();
-        if let Err(refusal) = self.check(&path, lease_known, &mut written) {
+        if let Err(refusal) = self.check(&path, lease_known, &mut Vec::new()) {
             return Ok(Err(refusal));
         }
         let mut change = self.begin();
@@ -74,79 +74,98 @@ impl KeySpace {
     }
 
     fn holds(&mut self, compare: &Compare, rows: &dyn Rows) -> Result<bool, RowsError> {
-        let mut versions = Vec::new();
+        if let CompareTarget::Value(given) = &compare.target {
+            return self.values_hold(compare, given, rows);
+        }
+        let now = Revision::end_of(self.current);
+        let (mut any, mut holds) = (false, true);
+        self.index.walk(&compare.keys, None, now, usize::MAX, &mut |_, version| {
+            any = true;
+            holds = number_holds(compare, Some(version));
+            holds
+        });
+        // A missing key counts as zeros.
+        Ok(if any { holds } else { number_holds(compare, None) })
+    }
+
+    /// A missing key has no value that could be compared, not even for "is another".
+    fn values_hold(
+        &mut self,
+        compare: &Compare,
+        given: &Bytes,
+        rows: &dyn Rows,
+    ) -> Result<bool, RowsError> {
+        let mut revisions = Vec::new();
         let now = Revision::end_of(self.current);
         self.index.walk(&compare.keys, None, now, usize::MAX, &mut |_, version| {
-            versions.push(*version);
+            revisions.push(version.revision);
             true
         });
-        let relate = |present: i64, given: i64| related(compare.result, present.cmp(&given));
-        if versions.is_empty() {
-            // A missing key counts as zeros, and has no value that could be compared.
-            return Ok(match compare.target {
-                CompareTarget::Version(given)
-                | CompareTarget::Create(given)
-                | CompareTarget::Mod(given)
-                | CompareTarget::Lease(given) => relate(0, given),
-                CompareTarget::Value(_) => false,
-            });
-        }
-        for version in versions {
-            let holds = match &compare.target {
-                CompareTarget::Version(given) => relate(version.version, *given),
-                CompareTarget::Create(given) => relate(version.create_revision, *given),
-                CompareTarget::Mod(given) => relate(version.revision.main, *given),
-                CompareTarget::Lease(given) => relate(version.lease, *given),
-                CompareTarget::Value(given) => {
-                    let value = self.value(version.revision, rows)?;
-                    related(compare.result, value.cmp(given))
-                }
-            };
-            if !holds {
+        for revision in &revisions {
+            let value = self.value(*revision, rows)?;
+            if !related(compare.result, value.cmp(given)) {
                 return Ok(false);
             }
         }
-        Ok(true)
+        Ok(!revisions.is_empty())
     }
 
-    /// Everything that could refuse an operation along the path. `written` collects keys that exist
-    /// by then because the transaction itself put them.
-    fn check(
+    /// Everything that could refuse an operation along the path. `before` collects the writes in
+    /// front of an operation.
+    fn check<'a>(
         &self,
-        path: &Path<'_>,
+        path: &Path<'a>,
         lease_known: &dyn Fn(i64) -> bool,
-        written: &mut BTreeSet<Bytes>,
+        before: &mut Vec<&'a Op>,
     ) -> Result<(), MvccError> {
         for step in &path.steps {
             match step {
-                Step::Txn(path) => self.check(path, lease_known, written)?,
-                Step::Op(Op::Range { revision, .. }) => {
-                    self.check_readable(*revision)?;
+                Step::Txn(path) => self.check(path, lease_known, before)?,
+                Step::Op(Op::Range { revision, .. }) => self.check_range(*revision)?,
+                Step::Op(op @ Op::Put(put)) => {
+                    self.check_put(put, lease_known, before)?;
+                    before.push(op);
                 }
-                Step::Op(Op::Put(put)) => {
-                    self.check_put(put, lease_known, written)?;
-                    written.insert(put.key.clone());
-                }
-                Step::Op(Op::DeleteRange(_) | Op::Txn(_)) => {}
+                Step::Op(op @ Op::DeleteRange(_)) => before.push(op),
+                Step::Op(Op::Txn(_)) => {}
             }
         }
         Ok(())
     }
 
+    /// Unlike a range of its own, one within a transaction takes a negative revision for what it is:
+    /// as in etcd, it is compacted if it is below the compact revision, which begins at -1.
+    fn check_range(&self, revision: i64) -> Result<(), MvccError> {
+        if revision < 0 && revision < self.compact_revision() {
+            return Err(MvccError::Compacted);
+        }
+        self.check_readable(revision).map(|_| ())
+    }
+
+    /// A put that keeps value or lease needs its key, as in etcd before the transaction, and when its
+    /// turn comes. The API admits no transaction that deletes a key before it puts it; if the log has
+    /// one, every member refuses it here.
     fn check_put(
         &self,
         put: &Put,
         lease_known: &dyn Fn(i64) -> bool,
-        written: &BTreeSet<Bytes>,
+        before: &[&Op],
     ) -> Result<(), MvccError> {
-        let keeps = put.value.is_none() || put.lease.is_none();
-        if keeps && !written.contains(&put.key) && self.index.latest(&put.key).is_none() {
+        if put.lease.is_some_and(|lease| lease != 0 && !lease_known(lease)) {
+            return Err(MvccError::LeaseNotFound);
+        }
+        if put.value.is_some() && put.lease.is_some() {
+            return Ok(());
+        }
+        let last_write = before.iter().rev().find_map(|op| match op {
+            Op::Put(earlier) => (earlier.key == put.key).then_some(true),
+            Op::DeleteRange(delete) => delete.keys.contains(&put.key).then_some(false),
+            Op::Range { .. } | Op::Txn(_) => None,
+        });
+        if last_write == Some(false) || self.index.latest(&put.key).is_none() {
             return Err(MvccError::KeyNotFound);
         }
-        match put.lease {
-            Some(lease) if lease != 0 && !lease_known(lease) => Err(MvccError::LeaseNotFound),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }
 
@@ -171,11 +190,25 @@ impl Change<'_> {
     }
 }
 
-fn related(result: CompareResult, present: std::cmp::Ordering) -> bool {
+/// Whether a comparison of numbers holds for a version, or for a missing key.
+fn number_holds(compare: &Compare, version: Option<&Version>) -> bool {
+    let (present, given) = match compare.target {
+        CompareTarget::Version(given) => (version.map(|version| version.version), given),
+        CompareTarget::Create(given) => (version.map(|version| version.create_revision), given),
+        CompareTarget::Mod(given) => (version.map(|version| version.revision.main), given),
+        CompareTarget::Lease(given) => (version.map(|version| version.lease), given),
+        CompareTarget::Value(_) => return false,
+        CompareTarget::Unknown => (None, 0),
+    };
+    related(compare.result, present.unwrap_or(0).cmp(&given))
+}
+
+fn related(result: CompareResult, present: Ordering) -> bool {
     match result {
         CompareResult::Equal => present.is_eq(),
         CompareResult::NotEqual => present.is_ne(),
         CompareResult::Greater => present.is_gt(),
         CompareResult::Less => present.is_lt(),
+        CompareResult::Unknown => true,
     }
 }

@@ -66,9 +66,9 @@ impl Window {
         self.untaken_bytes
     }
 
-    /// Adds the newest row. `began` is `Some` if its key began or ended with it.
-    pub(super) fn push(&mut self, row: Row, began: Option<bool>, key: Bytes) {
-        if let Some(began) = began {
+    /// Adds the newest row; `change` is its key if that began (true) or ended with it.
+    pub(super) fn push(&mut self, row: Row, change: Option<(bool, Bytes)>) {
+        if let Some((began, key)) = change {
             self.changes.push_back(Change { revision: row.key.revision(), key, began });
         }
         let cost = row.cost_bytes();
@@ -91,7 +91,8 @@ impl Window {
     /// How many more keys of `range` are live now than were as of `at`; `None` if `at` is below
     /// what the window remembers.
     pub(super) fn growth_since(&self, range: &KeyRange, at: Revision) -> Option<i64> {
-        if at.main < self.floor {
+        // A moment within the revision of the floor: what came behind it there is forgotten too.
+        if at < Revision::end_of(self.floor) {
             return None;
         }
         let from = self.changes.partition_point(|change| change.revision <= at);

@@ -63,9 +63,11 @@ impl Flushing {
     }
 
     /// Whether a batch should be cut now.
-    pub(super) fn is_due(&self, now_tick: u64, applied_index: u64, unflushed_bytes: u64) -> bool {
+    pub(super) fn is_due(&self, now_tick: u64, applied_index: u64, space: &KeySpace) -> bool {
+        let unflushed_bytes = space.unflushed_bytes();
         let waited = now_tick.saturating_sub(self.last_tick) >= self.limits.interval_ticks;
-        let something = applied_index > self.flushed_index || self.urgent;
+        // A compaction goes on after its entry, maybe when nothing else is applied.
+        let something = applied_index > self.flushed_index || self.urgent || space.wants_flush();
         self.under_way.is_none()
             && something
             && (self.urgent || unflushed_bytes >= self.limits.batch_bytes || waited)

@@ -382,6 +382,10 @@ impl Replica {
     }
 
     fn compact_step(&mut self) {
+        // Readers share the lock of this look; only what is to be done takes it for itself.
+        if !self.view.compaction_runnable() {
+            return;
+        }
         let oldest_pin = self.view.oldest_pin();
         let finished = self.view.write().compact_step(mutants::step(COMPACT_STEP_KEYS), oldest_pin);
         if finished.is_some() && !self.compactor.1.is_empty() {
@@ -390,9 +394,9 @@ impl Replica {
     }
 
     fn flush_if_due(&mut self, effects: &mut Vec<Effect>) {
-        let mut space = self.view.write();
         let (now, applied) = (self.now_tick, self.progress.applied_index);
-        if self.flushing.is_due(now, applied, space.unflushed_bytes()) {
+        if self.flushing.is_due(now, applied, &self.view.read()) {
+            let mut space = self.view.write();
             effects.push(self.flushing.cut(now, &self.progress, &mut self.machine, &mut space));
         }
     }
@@ -403,7 +407,7 @@ impl Replica {
             return;
         }
         self.compactor.1.release(space.finished_compaction(), effects);
-        if !self.compactor.1.is_empty() {
+        if !self.compactor.1.is_empty() && space.has_deletions() {
             self.flushing.hurry();
         }
         drop(space);

@@ -102,7 +102,7 @@ pub enum RunError {
 
 impl RecoverError {
     /// Whether the file system has no room left.
-    pub(super) fn is_storage_full(&self) -> bool {
+    fn is_storage_full(&self) -> bool {
         match self {
             Self::DataDir(DataDirError::Io { error, .. }) => {
                 error.kind() == std::io::ErrorKind::StorageFull
@@ -227,9 +227,16 @@ pub fn start(
     let owner = std::thread::Builder::new()
         .name("owner".into())
         .spawn(move || {
-            reserve.set_aside();
+            // Writing the reserve takes as long as the disk needs for 64 MiB: beside, not before.
+            let reserving = std::thread::spawn(move || {
+                reserve.set_aside();
+                reserve
+            });
             let result = owner.run(tick);
-            reserve.ended(&result);
+            match reserving.join() {
+                Ok(mut reserve) => reserve.ended(&result),
+                Err(_) => tracing::warn!("the thread that sets space aside panicked"),
+            }
             // Nobody listens if the process is already on its way out.
             let _ = end.send(());
             result

@@ -96,19 +96,21 @@ pub struct Report {
 
 /// Opens the data dir, creating it if there is none.
 ///
+/// Recovery writes before it reads. On a full disk the reserve is given up for it.
+///
 /// # Errors
 /// [`RecoverError`]: the process must end with its text and exit code. Nothing was lost.
 pub fn recover(setup: &Setup) -> Result<Recovered, RecoverError> {
-    let recovered = try_recover(setup);
-    if recovered.as_ref().is_err_and(RecoverError::is_storage_full) {
-        // Recovery writes before it reads: this is the day that the reserve is for.
-        match Reserve::give_up(&setup.fs, &reserve_path(&setup.data_dir)) {
-            Ok(true) => tracing::warn!("the disk is full: gave up the reserve for the next start"),
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "the disk is full and the reserve is stuck"),
-        }
+    match try_recover(setup) {
+        Err(error) if error.is_storage_full() && give_reserve_up(setup) => try_recover(setup),
+        result => result,
     }
-    recovered
+}
+
+/// Whether there was a reserve to give up.
+fn give_reserve_up(setup: &Setup) -> bool {
+    let path = reserve_path(&setup.data_dir);
+    Reserve::give_up(&setup.fs, &path).unwrap_or(false)
 }
 
 fn try_recover(setup: &Setup) -> Result<Recovered, RecoverError> {
@@ -206,9 +208,11 @@ fn restore(
         .map(|rejected| format!("{}: {}", rejected.path.display(), rejected.reason))
         .collect();
     // Rows of a compaction beyond the checkpoint may be gone from the store, tombstones among them:
-    // the keys that they ended would come back to life.
+    // the keys that they ended would come back to life. And while a compaction is unfinished, the
+    // checkpoint may lack rows that are still in the store: nobody would delete them any more.
+    let is_finished = standing.compact_finished == standing.compact_scheduled;
     let usable = |reader: &CheckpointReader| {
-        standing.compact_scheduled <= reader.head().flushed_revision
+        is_finished && standing.compact_scheduled <= reader.head().flushed_revision
             || mutants::on(Mutant::OutdatedCheckpoint)
     };
     if let Some(reader) = loaded.reader.filter(usable) {

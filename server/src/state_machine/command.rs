@@ -99,8 +99,9 @@ pub fn with_id(command: Bytes, id: u64) -> Bytes {
         header: Some(pb::RequestHeader { id, ..Default::default() }),
         ..Default::default()
     };
-    let mut data = BytesMut::with_capacity(command.len() + header.encoded_len());
-    data.extend_from_slice(&command);
+    // The buffer is usually the caller's alone, with room at its end.
+    let mut data = command.try_into_mut().unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
+    data.reserve(header.encoded_len());
     header.encode(&mut data).expect("the buffer was sized for it");
     data.freeze()
 }
@@ -197,13 +198,13 @@ pub fn range_query(range: &pb::RangeRequest) -> Option<RangeQuery> {
         pb::range_request::SortTarget::Mod => SortTarget::Mod,
         pb::range_request::SortTarget::Value => SortTarget::Value,
     };
-    let sort = match order {
-        pb::range_request::SortOrder::None if target == SortTarget::Key => None,
-        pb::range_request::SortOrder::Descend => Some(Sort { target, descending: true }),
-        pb::range_request::SortOrder::None | pb::range_request::SortOrder::Ascend => {
-            Some(Sort { target, descending: false })
-        }
-    };
+    let descending = order == pb::range_request::SortOrder::Descend;
+    // Keys come in ascending order by themselves.
+    let sort = (target != SortTarget::Key || descending).then_some(Sort {
+        target,
+        descending,
+        limit_first: order == pb::range_request::SortOrder::None,
+    });
     Some(RangeQuery {
         keys: KeyRange::from_wire(range.key.clone(), range.range_end.clone()),
         limit: range.limit,
@@ -221,7 +222,7 @@ pub fn range_query(range: &pb::RangeRequest) -> Option<RangeQuery> {
 
 fn txn_of(txn: pb::TxnRequest) -> Result<Txn, CommandError> {
     Ok(Txn {
-        compares: txn.compare.into_iter().map(compare_of).collect::<Result<_, _>>()?,
+        compares: txn.compare.into_iter().map(compare_of).collect(),
         success: txn.success.into_iter().map(op_of).collect::<Result<_, _>>()?,
         failure: txn.failure.into_iter().map(op_of).collect::<Result<_, _>>()?,
     })
@@ -238,39 +239,41 @@ fn op_of(op: pb::RequestOp) -> Result<Op, CommandError> {
     }
 }
 
-fn compare_of(compare: pb::Compare) -> Result<Compare, CommandError> {
+fn compare_of(compare: pb::Compare) -> Compare {
     use pb::compare::{CompareResult as WireResult, CompareTarget as WireTarget, TargetUnion};
-    let result = match WireResult::try_from(compare.result).map_err(|_| CommandError::Unknown)? {
-        WireResult::Equal => CompareResult::Equal,
-        WireResult::Greater => CompareResult::Greater,
-        WireResult::Less => CompareResult::Less,
-        WireResult::NotEqual => CompareResult::NotEqual,
+    let result = match WireResult::try_from(compare.result) {
+        Ok(WireResult::Equal) => CompareResult::Equal,
+        Ok(WireResult::Greater) => CompareResult::Greater,
+        Ok(WireResult::Less) => CompareResult::Less,
+        Ok(WireResult::NotEqual) => CompareResult::NotEqual,
+        Err(_) => CompareResult::Unknown,
     };
     let given = compare.target_union;
     // A given side of another kind than the target counts as unset, that is as zero.
-    let target = match WireTarget::try_from(compare.target).map_err(|_| CommandError::Unknown)? {
-        WireTarget::Version => CompareTarget::Version(match given {
+    let target = match WireTarget::try_from(compare.target) {
+        Ok(WireTarget::Version) => CompareTarget::Version(match given {
             Some(TargetUnion::Version(version)) => version,
             _ => 0,
         }),
-        WireTarget::Create => CompareTarget::Create(match given {
+        Ok(WireTarget::Create) => CompareTarget::Create(match given {
             Some(TargetUnion::CreateRevision(revision)) => revision,
             _ => 0,
         }),
-        WireTarget::Mod => CompareTarget::Mod(match given {
+        Ok(WireTarget::Mod) => CompareTarget::Mod(match given {
             Some(TargetUnion::ModRevision(revision)) => revision,
             _ => 0,
         }),
-        WireTarget::Value => CompareTarget::Value(match given {
+        Ok(WireTarget::Value) => CompareTarget::Value(match given {
             Some(TargetUnion::Value(value)) => value,
             _ => Bytes::new(),
         }),
-        WireTarget::Lease => CompareTarget::Lease(match given {
+        Ok(WireTarget::Lease) => CompareTarget::Lease(match given {
             Some(TargetUnion::Lease(lease)) => lease,
             _ => 0,
         }),
+        Err(_) => CompareTarget::Unknown,
     };
-    Ok(Compare { keys: KeyRange::from_wire(compare.key, compare.range_end), result, target })
+    Compare { keys: KeyRange::from_wire(compare.key, compare.range_end), result, target }
 }
 
 fn alarm_of(request: &pb::AlarmRequest) -> AlarmAction {

@@ -257,7 +257,7 @@ impl Flusher {
             Err(error) => return Ok(self.skip_checkpoint(&error.to_string())),
         };
         if !chunk.is_empty() {
-            writer.chunk(0, &chunk)?;
+            writer.chunk(&chunk)?;
         }
         if more {
             return Ok(Step::Busy);

@@ -3,16 +3,19 @@
 //! CRC-32C over the word `key`, then key and stored bytes of each row up to the revision, in revision
 //! order. Of rows at or below the compact revision only those count that a compaction at the asked
 //! revision would keep, so the value does not depend on how far deletion has come. If it would keep
-//! none, etcd hashes whatever is still there; we hash what is there once deletion is complete.
+//! none, etcd hashes whatever is still there; we hash what is there once deletion is complete. A
+//! tombstone exactly at the compact revision, which deletion leaves, never counts.
+//!
+//! All rows above the compact revision count, also those that a later compaction drops. So what the
+//! read pins is not the asked revision but the compact revision.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Pin, ReadError, STEP_KEYS_MAX, View};
-use crate::mutants;
-use crate::mvcc::{KeyRange, Revision, Row, Rows};
+use super::{Pin, ReadError, View, step_keys};
+use crate::mvcc::{Revision, Row, Rows};
 
 /// A finished hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,30 +35,33 @@ pub struct HashRead {
     view: Arc<View>,
     pin: Pin,
     result: HashResult,
+    /// The rows at or below the compact revision that count.
+    keep: BTreeSet<Revision>,
     phase: Phase,
 }
 
 enum Phase {
     /// Collecting what is visible at `at`, as far as it is not above the compact revision.
-    Keep { at: i64, after: Option<Bytes>, keep: BTreeSet<Revision>, any: bool },
+    Keep { at: i64, after: Option<Bytes>, any: bool },
     /// Hashing rows from `next` on.
-    Rows { next: Revision, keep: BTreeSet<Revision>, with_tombstones: bool },
+    Rows { next: Revision },
 }
 
 impl HashRead {
     pub(super) fn new(view: Arc<View>, revision: i64) -> Result<Self, ReadError> {
-        let pin = view.pin(revision)?;
+        // One lock for all: no compaction is scheduled between the check, the pin and the result.
         let space = view.read();
+        let at = space.check_readable(revision)?;
         let result = HashResult {
             hash: crc32c::crc32c(b"key"),
             compact_revision: space.compact_revision(),
-            hash_revision: pin.revision(),
+            hash_revision: at,
             current_revision: space.current_revision(),
         };
+        let pin = Pin::new(view.clone(), result.compact_revision);
         drop(space);
-        let at = pin.revision();
-        let phase = Phase::Keep { at, after: None, keep: BTreeSet::new(), any: false };
-        Ok(Self { view, pin, result, phase })
+        let phase = Phase::Keep { at, after: None, any: false };
+        Ok(Self { view, pin, result, keep: BTreeSet::new(), phase })
     }
 
     /// Works on; `Some` when the hash is complete.
@@ -63,110 +69,92 @@ impl HashRead {
     /// # Errors
     /// `Compacted` if the read took longer than its pin lasts; `Rows` if the store cannot be read.
     pub fn step(&mut self, rows: &dyn Rows) -> Result<Option<HashResult>, ReadError> {
+        match self.phase {
+            Phase::Keep { .. } => self.keep_step().map(|()| None),
+            Phase::Rows { next } => self.rows_step(next, rows),
+        }
+    }
+
+    fn keep_step(&mut self) -> Result<(), ReadError> {
+        let Phase::Keep { at, after, any } = &mut self.phase else { return Ok(()) };
+        let compacted = self.result.compact_revision;
+        let mut kept = Vec::new();
+        *after = self.view.read_pinned(&self.pin)?.index().keep_walk(
+            after.as_deref(),
+            step_keys(),
+            *at,
+            &mut kept,
+        );
+        *any |= !kept.is_empty();
+        self.keep.extend(kept.into_iter().filter(|revision| revision.main <= compacted));
+        if after.is_none() {
+            self.phase = if *any || *at <= compacted {
+                Phase::Rows { next: Revision::default() }
+            } else {
+                // Nothing is visible at the asked revision: what counts is what the compaction left.
+                Phase::Keep { at: compacted, after: None, any: false }
+            };
+        }
+        Ok(())
+    }
+
+    fn rows_step(
+        &mut self,
+        next: Revision,
+        rows: &dyn Rows,
+    ) -> Result<Option<HashResult>, ReadError> {
+        let mut batch = Vec::new();
+        let evicted_upto = {
+            let space = self.view.read_pinned(&self.pin)?;
+            match space.recent_rows(next) {
+                Some(recent) => {
+                    batch.extend(recent.take(step_keys()).cloned());
+                    None
+                }
+                None => Some(space.window_floor()),
+            }
+        };
+        // The store may already hold a part of what the window still has; the floor is sure.
+        let Some(floor) = evicted_upto else { return Ok(self.add_all(&batch, None)) };
+        rows.scan(next, step_keys(), &mut batch)?;
+        // Once the pin has expired, rows may have been deleted under the scan.
         if !self.pin.is_valid() {
             return Err(ReadError::Compacted);
         }
-        match self.phase {
-            Phase::Keep { .. } => {
-                self.keep_step();
-                Ok(None)
-            }
-            Phase::Rows { .. } => self.rows_step(rows),
-        }
+        let scanned = batch.len();
+        batch.retain(|row| row.key.revision().main <= floor);
+        let is_last = scanned < step_keys() || batch.len() < scanned;
+        Ok(self.add_all(&batch, is_last.then(|| Revision::new(floor + 1, 0))))
     }
 
-    fn keep_step(&mut self) {
-        let Phase::Keep { at, after, keep, any } = &mut self.phase else { return };
-        let compacted = self.result.compact_revision;
-        *after = self.view.read().index().walk(
-            &KeyRange::all(),
-            after.as_deref(),
-            Revision::end_of(*at),
-            mutants::step(STEP_KEYS_MAX),
-            &mut |_, version| {
-                *any = true;
-                if version.revision.main <= compacted {
-                    keep.insert(version.revision);
-                }
-                true
-            },
-        );
-        if after.is_some() {
-            return;
-        }
-        let at_compaction = *at == compacted;
-        let keep = std::mem::take(keep);
-        let none_kept = !*any && compacted > 0;
-        self.phase = if none_kept && !at_compaction {
-            // Nothing is visible at the asked revision: what counts is what the compaction left.
-            Phase::Keep { at: compacted, after: None, keep, any: false }
-        } else {
-            // Tombstones at the compact revision are left by deletion, and only seen where
-            // nothing was kept.
-            let with_tombstones = none_kept || *at != self.result.hash_revision;
-            Phase::Rows { next: Revision::default(), keep, with_tombstones }
-        };
-    }
-
-    fn rows_step(&mut self, rows: &dyn Rows) -> Result<Option<HashResult>, ReadError> {
-        let Phase::Rows { next, .. } = self.phase else { return Ok(None) };
-        let rows_max = mutants::step(STEP_KEYS_MAX);
-        let mut batch = Vec::new();
-        let mut complete = false;
-        let floor = {
-            let space = self.view.read();
-            match space.recent_rows(next) {
-                Some(recent) => {
-                    batch.extend(recent.take(rows_max).cloned());
-                    complete = batch.len() < rows_max;
-                    i64::MAX
-                }
-                None => space.window_floor(),
-            }
-        };
-        if batch.is_empty() && !complete {
-            rows.scan(next, rows_max, &mut batch)?;
-            let scanned_all = batch.len() < rows_max;
-            // The store may already hold a part of what the window still has; the floor is sure.
-            batch.retain(|row| row.key.revision().main <= floor);
-            if scanned_all || batch.is_empty() {
-                batch.iter().for_each(|row| self.add(row));
-                return Ok(self.go_on(Revision::new(floor + 1, 0)));
-            }
-        }
+    /// Adds a slice of rows. The next one begins at `resume` if that is given, else behind the last row
+    /// of a full slice. `Some` if there is none.
+    fn add_all(&mut self, batch: &[Row], resume: Option<Revision>) -> Option<HashResult> {
         batch.iter().for_each(|row| self.add(row));
-        match batch.last().map(|row| row.key.revision()) {
-            Some(last) if !complete => Ok(self.go_on(Revision::new(last.main, last.sub + 1))),
-            _ => Ok(Some(self.result)),
+        let behind = batch.last().filter(|_| batch.len() == step_keys()).map(|row| {
+            let last = row.key.revision();
+            Revision::new(last.main, last.sub + 1)
+        });
+        match resume.or(behind) {
+            Some(next) if next.main <= self.result.hash_revision => {
+                self.phase = Phase::Rows { next };
+                None
+            }
+            _ => Some(self.result),
         }
-    }
-
-    /// Continues at `from`, or ends if that is past the asked revision.
-    fn go_on(&mut self, from: Revision) -> Option<HashResult> {
-        if from.main > self.result.hash_revision {
-            return Some(self.result);
-        }
-        if let Phase::Rows { next, .. } = &mut self.phase {
-            *next = from;
-        }
-        None
     }
 
     fn add(&mut self, row: &Row) {
-        let Phase::Rows { keep, with_tombstones, .. } = &self.phase else { return };
         let revision = row.key.revision();
-        if revision.main > self.result.hash_revision {
-            return;
-        }
         let compacted = self.result.compact_revision;
-        if revision.main <= compacted {
-            let kept_tombstone =
-                *with_tombstones && row.key.is_tombstone() && revision.main == compacted;
-            if !keep.contains(&revision) && !kept_tombstone {
-                return;
-            }
+        let counts = if revision.main <= compacted {
+            self.keep.contains(&revision)
+        } else {
+            revision.main <= self.result.hash_revision
+        };
+        if counts {
+            let hash = crc32c::crc32c_append(self.result.hash, row.key.as_bytes());
+            self.result.hash = crc32c::crc32c_append(hash, &row.stored);
         }
-        let hash = crc32c::crc32c_append(self.result.hash, row.key.as_bytes());
-        self.result.hash = crc32c::crc32c_append(hash, &row.stored);
     }
 }

@@ -33,8 +33,14 @@ pub use hash::{HashRead, HashResult};
 pub use pins::{PIN_TICKS_MAX, Pin};
 pub use range::{RangeRead, RangeSummary};
 
-/// The most keys that one step looks at under the lock.
-pub const STEP_KEYS_MAX: usize = 1000;
+/// The most keys that one step looks at under the lock. Few in unit tests, so that a few dozen keys
+/// make a read of many steps.
+pub const STEP_KEYS_MAX: usize = if cfg!(test) { 7 } else { 1000 };
+
+/// What one step looks at.
+fn step_keys() -> usize {
+    mutants::step(STEP_KEYS_MAX)
+}
 
 /// The key space as owner and readers share it.
 pub struct View {
@@ -79,6 +85,15 @@ impl View {
     /// The key space for one step of a reader.
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, KeySpace> {
         self.space.read()
+    }
+
+    /// The key space for one step of a read under `pin`.
+    ///
+    /// The pin is looked at under the lock: a compaction that its expiry set free has then either not
+    /// touched the index yet, or is seen as the expiry.
+    fn read_pinned(&self, pin: &Pin) -> Result<RwLockReadGuard<'_, KeySpace>, ReadError> {
+        let space = self.read();
+        if pin.is_valid() { Ok(space) } else { Err(ReadError::Compacted) }
     }
 
     /// The revision of the last visible change.
@@ -162,12 +177,14 @@ impl View {
         rows: &dyn Rows,
         out: &mut Vec<Bytes>,
     ) -> Result<(), ReadError> {
-        for slice in revisions.chunks(mutants::step(STEP_KEYS_MAX)) {
-            let recent: Vec<Option<Bytes>> = {
-                let space = self.read();
-                slice.iter().map(|&revision| space.recent(revision).cloned()).collect()
-            };
-            append_stored(slice, recent, rows, out).map_err(|error| pin.explain(error))?;
+        for slice in revisions.chunks(step_keys()) {
+            let mut gaps = Gaps::default();
+            let space = self.read();
+            for &revision in slice {
+                gaps.push(revision, space.recent(revision).cloned(), out);
+            }
+            drop(space);
+            gaps.fill(rows, out).map_err(|error| pin.explain(error))?;
         }
         Ok(())
     }
@@ -208,27 +225,40 @@ impl From<MvccError> for ReadError {
     }
 }
 
-/// Completes `recent`, the window's answers for `revisions`, with one read of the store.
-fn append_stored(
-    revisions: &[Revision],
-    recent: Vec<Option<Bytes>>,
-    rows: &dyn Rows,
-    out: &mut Vec<Bytes>,
-) -> Result<(), RowsError> {
-    let missing: Vec<Revision> = revisions
-        .iter()
-        .zip(&recent)
-        .filter(|(_, recent)| recent.is_none())
-        .map(|(&revision, _)| revision)
-        .collect();
-    let mut read = Vec::with_capacity(missing.len());
-    if !missing.is_empty() {
-        rows.get_many(&missing, &mut read)?;
+/// Rows of a reply that the window did not have, and their places in it.
+#[derive(Default)]
+struct Gaps {
+    revisions: Vec<Revision>,
+    places: Vec<usize>,
+}
+
+impl Gaps {
+    /// Appends what the window had of the row at `revision`, or a gap.
+    fn push(&mut self, revision: Revision, recent: Option<Bytes>, out: &mut Vec<Bytes>) {
+        if recent.is_none() {
+            self.revisions.push(revision);
+            self.places.push(out.len());
+        }
+        out.push(recent.unwrap_or_default());
     }
-    let mut read = read.into_iter();
-    for (recent, &revision) in recent.into_iter().zip(revisions) {
-        let stored = recent.or_else(|| read.next()).ok_or(RowsError::Missing(revision))?;
-        out.push(stored);
+
+    /// Fills the gaps with one read of the store. If it fails, `out` ends before the first gap.
+    fn fill(self, rows: &dyn Rows, out: &mut Vec<Bytes>) -> Result<(), RowsError> {
+        let Some(&first) = self.places.first() else { return Ok(()) };
+        let mut read = Vec::with_capacity(self.places.len());
+        let mut result = rows.get_many(&self.revisions, &mut read);
+        if result.is_ok()
+            && let Some(&missing) = self.revisions.get(read.len())
+        {
+            result = Err(RowsError::Missing(missing));
+        }
+        if result.is_err() {
+            out.truncate(first);
+            return result;
+        }
+        for (place, stored) in self.places.into_iter().zip(read) {
+            out[place] = stored;
+        }
+        Ok(())
     }
-    Ok(())
 }

@@ -4,15 +4,15 @@
 //! bounded reads have to see every key first: they collect versions, not values, and fetch the rows of
 //! what is left after sort and limit.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Pin, ReadError, STEP_KEYS_MAX, View, append_stored};
-use crate::mutants;
+use super::{Gaps, Pin, ReadError, View, step_keys};
 use crate::mvcc::index::Version;
-use crate::mvcc::stored::{self, Numbers};
-use crate::mvcc::{RangeQuery, Revision, Rows, RowsError, Sort, SortTarget};
+use crate::mvcc::stored::{self, KeyValue, Numbers};
+use crate::mvcc::{KeySpace, RangeEnd, RangeQuery, Revision, Rows, RowsError, Sort, SortTarget};
 
 /// What a finished range says beside its keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,14 +29,23 @@ pub struct RangeRead {
     pin: Arc<Pin>,
     query: RangeQuery,
     at: Revision,
-    /// The last key looked at.
-    after: Option<Bytes>,
+    walk: Walk,
     phase: Phase,
 }
 
+/// How far the keys have been looked at.
+#[derive(Default)]
+struct Walk {
+    /// All keys of the range, if that needed no walk.
+    count: Option<i64>,
+    seen: i64,
+    /// The last key looked at.
+    after: Option<Bytes>,
+}
+
 enum Phase {
-    /// Walking keys; `count` is known if it needed no walk.
-    Walk { count: Option<i64>, seen: i64, collected: Vec<Found> },
+    /// Walking keys; `collected` only if they cannot be handed on as they come.
+    Walk { collected: Vec<Found> },
     /// Handing on the rows of a sorted or bounded read.
     Fetch { summary: RangeSummary, rest: std::vec::IntoIter<Found> },
 }
@@ -46,14 +55,14 @@ struct Found {
     version: Version,
     /// Only of reads that need it: the key, for `keys_only`; else empty.
     key: Bytes,
-    /// The row, if the window had it.
+    /// The row, if the window had it, or if the sort had to read it.
     recent: Option<Bytes>,
 }
 
 impl RangeRead {
     pub(super) fn new(view: Arc<View>, query: RangeQuery, at: Revision, pin: Arc<Pin>) -> Self {
-        let phase = Phase::Walk { count: None, seen: 0, collected: Vec::new() };
-        Self { view, pin, query, at, after: None, phase }
+        let phase = Phase::Walk { collected: Vec::new() };
+        Self { view, pin, query, at, walk: Walk::default(), phase }
     }
 
     /// Reads on, appending `mvccpb.KeyValue`s in wire form to `out` (without values for `keys_only`);
@@ -66,140 +75,139 @@ impl RangeRead {
         rows: &dyn Rows,
         out: &mut Vec<Bytes>,
     ) -> Result<Option<RangeSummary>, ReadError> {
-        if !self.pin.is_valid() {
-            return Err(ReadError::Compacted);
-        }
         if let Phase::Fetch { summary, rest } = &mut self.phase {
-            let slice: Vec<Found> = rest.take(mutants::step(STEP_KEYS_MAX)).collect();
+            if !self.pin.is_valid() {
+                return Err(ReadError::Compacted);
+            }
+            let slice: Vec<Found> = rest.take(step_keys()).collect();
             let done = rest.as_slice().is_empty().then_some(*summary);
             self.emit(slice, rows, out)?;
             return Ok(done);
         }
-        self.walk(rows, out)
-    }
-
-    fn walk(
-        &mut self,
-        rows: &dyn Rows,
-        out: &mut Vec<Bytes>,
-    ) -> Result<Option<RangeSummary>, ReadError> {
-        let Phase::Walk { count, seen, collected } = &mut self.phase else {
-            unreachable!("only a walk walks")
-        };
-        let in_order = self.query.sort.is_none_or(is_key_order) && !self.query.bounds.is_set();
-        let limit = usize::try_from(self.query.limit).ok().filter(|&limit| limit > 0);
-        let mut found = Vec::new();
-        let exhausted = {
-            let space = self.view.read();
-            if count.is_none() && *seen == 0 {
-                *count = space.count(&self.query.keys, self.at);
-            }
-            if self.query.count_only
-                && let Some(count) = *count
-            {
-                return Ok(Some(RangeSummary { count, more: false }));
-            }
-            // In order, one key beyond the limit is enough, unless all have to be counted.
-            let wanted = limit.filter(|_| in_order).map_or(usize::MAX, |limit| limit);
-            let already = usize::try_from(*seen).unwrap_or(usize::MAX);
-            let (query, counted) = (&self.query, count.is_some());
-            let mut step_seen = 0;
-            let after = space.index().walk(
-                &query.keys,
-                self.after.as_deref(),
-                self.at,
-                mutants::step(STEP_KEYS_MAX),
-                &mut |key, version| {
-                    step_seen += 1;
-                    let full = already + step_seen > wanted;
-                    let skip = full
-                        || query.count_only
-                        || !query.bounds.admits(version.revision.main, version.create_revision);
-                    if !skip {
-                        found.push(Found {
-                            version: *version,
-                            key: Bytes::copy_from_slice(if query.keys_only { key } else { b"" }),
-                            recent: match query.keys_only {
-                                true => None,
-                                false => space.recent(version.revision).cloned(),
-                            },
-                        });
-                    }
-                    !(full && counted)
-                },
-            );
-            *seen += i64::try_from(step_seen).unwrap_or(i64::MAX);
-            let full = limit.is_some_and(|limit| {
-                in_order && counted && usize::try_from(*seen).is_ok_and(|seen| seen > limit)
-            });
-            self.after = after;
-            self.after.is_none() || full
-        };
-        if in_order {
-            let summary = exhausted.then(|| RangeSummary {
-                count: count.unwrap_or(*seen),
-                more: !self.query.count_only
-                    && limit.is_some_and(|limit| usize::try_from(*seen).is_ok_and(|s| s > limit)),
-            });
+        let (mut found, is_last) = self.look()?;
+        if self.is_in_order() {
             self.emit(found, rows, out)?;
-            return Ok(summary);
+            return Ok(is_last.then(|| self.summary()));
         }
-        collected.append(&mut found);
-        if exhausted {
-            let (count, found) = (count.unwrap_or(*seen), std::mem::take(collected));
-            self.arrange(found, count, rows)?;
+        if let Phase::Walk { collected } = &mut self.phase {
+            collected.append(&mut found);
+            if is_last {
+                let found = std::mem::take(collected);
+                self.arrange(found, rows)?;
+            }
         }
         Ok(None)
     }
 
+    /// One slice of the walk: what it found, and whether it was the last.
+    fn look(&mut self) -> Result<(Vec<Found>, bool), ReadError> {
+        let most = if self.is_in_order() { self.limit().unwrap_or(i64::MAX) } else { i64::MAX };
+        let Self { query, at, walk, .. } = self;
+        let space = self.view.read_pinned(&self.pin)?;
+        if query.keys.end == RangeEnd::Single {
+            let version = space.index().at(&query.keys.start, *at);
+            walk.seen = i64::from(version.is_some());
+            let found = version.filter(|version| is_wanted(query, version));
+            let key = &query.keys.start;
+            let found = found.map(|version| Found::new(&space, query, key, &version));
+            return Ok((found.into_iter().collect(), true));
+        }
+        if walk.after.is_none() {
+            walk.count = space.count(&query.keys, *at);
+        }
+        if query.count_only && walk.count.is_some() {
+            return Ok((Vec::new(), true));
+        }
+        let mut found = Vec::new();
+        let (is_counted, seen) = (walk.count.is_some(), &mut walk.seen);
+        walk.after = space.index().walk(
+            &query.keys,
+            walk.after.as_deref(),
+            *at,
+            step_keys(),
+            &mut |key, version| {
+                *seen += 1;
+                if *seen > most {
+                    // One key beyond the limit is enough, unless all have to be counted.
+                    return !is_counted;
+                }
+                if is_wanted(query, version) {
+                    found.push(Found::new(&space, query, key, version));
+                }
+                true
+            },
+        );
+        Ok((found, walk.after.is_none() || is_counted && walk.seen > most))
+    }
+
+    /// The summary of a read in order.
+    fn summary(&self) -> RangeSummary {
+        let count = self.walk.count.unwrap_or(self.walk.seen);
+        let is_cut = self.limit().is_some_and(|limit| self.walk.seen > limit);
+        RangeSummary { count, more: is_cut && !self.query.count_only }
+    }
+
     /// Sorts and cuts what was collected.
-    fn arrange(
-        &mut self,
-        mut found: Vec<Found>,
-        count: i64,
-        rows: &dyn Rows,
-    ) -> Result<(), ReadError> {
-        if let Some(sort) = self.query.sort.filter(|&sort| !is_key_order(sort)) {
+    fn arrange(&mut self, mut found: Vec<Found>, rows: &dyn Rows) -> Result<(), ReadError> {
+        let limit = self.limit().and_then(|limit| usize::try_from(limit).ok());
+        if let Some(sort) = self.query.sort {
+            if sort.limit_first && !self.query.bounds.is_set() {
+                found.truncate(limit.map_or(usize::MAX, |limit| limit.saturating_add(1)));
+            }
             self.sort(&mut found, sort, rows)?;
         }
-        let limit = usize::try_from(self.query.limit).unwrap_or(0);
-        let more = limit > 0 && found.len() > limit;
-        if more {
-            found.truncate(limit);
-        }
-        let more = more && !self.query.count_only;
+        let more = limit.is_some_and(|limit| found.len() > limit);
+        found.truncate(limit.unwrap_or(usize::MAX));
+        let count = self.walk.count.unwrap_or(self.walk.seen);
         self.phase =
             Phase::Fetch { summary: RangeSummary { count, more }, rest: found.into_iter() };
         Ok(())
     }
 
+    /// Sorts keys that came in key order. Equal ones stay in key order, also if the largest come first.
     fn sort(&self, found: &mut Vec<Found>, sort: Sort, rows: &dyn Rows) -> Result<(), ReadError> {
+        let order = |order: Ordering| if sort.descending { order.reverse() } else { order };
+        let mut by = |number: fn(&Version) -> i64| {
+            found.sort_by(|left, right| order(number(&left.version).cmp(&number(&right.version))));
+        };
         match sort.target {
-            // They come in key order.
+            SortTarget::Key if sort.descending => found.reverse(),
             SortTarget::Key => {}
-            SortTarget::Version => found.sort_by_key(|found| found.version.version),
-            SortTarget::Create => found.sort_by_key(|found| found.version.create_revision),
-            SortTarget::Mod => found.sort_by_key(|found| found.version.revision.main),
-            SortTarget::Value if self.query.keys_only => {}
+            SortTarget::Version => by(|version| version.version),
+            SortTarget::Create => by(|version| version.create_revision),
+            SortTarget::Mod => by(|version| version.revision.main),
             SortTarget::Value => {
-                let mut stored = Vec::with_capacity(found.len());
-                let taken = std::mem::take(found);
-                let versions: Vec<Version> = taken.iter().map(|found| found.version).collect();
-                self.emit(taken, rows, &mut stored)?;
-                let mut valued = Vec::with_capacity(stored.len());
-                for (stored, version) in stored.into_iter().zip(versions) {
-                    let kv = stored::decode(&stored).ok_or(RowsError::Damaged(version.revision))?;
-                    let found = Found { version, key: Bytes::new(), recent: Some(stored) };
-                    valued.push((kv.value, found));
-                }
-                valued.sort_by(|(left, _), (right, _)| left.cmp(right));
+                let mut valued = self.with_values(std::mem::take(found), rows)?;
+                valued.sort_by(|(left, _), (right, _)| order(left.cmp(right)));
                 found.extend(valued.into_iter().map(|(_, found)| found));
             }
         }
-        if sort.descending {
-            found.reverse();
-        }
         Ok(())
+    }
+
+    /// Reads the rows of all `found`. Having been read, they give their lease even for `keys_only`,
+    /// as in etcd.
+    fn with_values(
+        &self,
+        mut found: Vec<Found>,
+        rows: &dyn Rows,
+    ) -> Result<Vec<(Bytes, Found)>, ReadError> {
+        let mut valued = Vec::with_capacity(found.len());
+        while !found.is_empty() {
+            let rest = found.split_off(found.len().min(step_keys()));
+            let versions: Vec<Version> = found.iter().map(|found| found.version).collect();
+            let mut slice = Vec::with_capacity(found.len());
+            self.append(found, rows, &mut slice)?;
+            for (stored, version) in slice.into_iter().zip(versions) {
+                let damaged = RowsError::Damaged(version.revision);
+                let KeyValue { key, value, numbers } = stored::decode(&stored).ok_or(damaged)?;
+                let kept =
+                    if self.query.keys_only { stored::encode(&key, b"", numbers) } else { stored };
+                valued.push((value, Found { version, key: Bytes::new(), recent: Some(kept) }));
+            }
+            found = rest;
+        }
+        Ok(valued)
     }
 
     fn emit(
@@ -208,25 +216,60 @@ impl RangeRead {
         rows: &dyn Rows,
         out: &mut Vec<Bytes>,
     ) -> Result<(), ReadError> {
-        if self.query.keys_only {
-            // Served from the index, which is why the lease is left out, as in etcd 3.7.
-            out.extend(found.into_iter().map(|found| {
-                let numbers = Numbers {
-                    create_revision: found.version.create_revision,
-                    mod_revision: found.version.revision.main,
-                    version: found.version.version,
-                    lease: 0,
-                };
-                stored::encode(&found.key, b"", numbers)
-            }));
-            return Ok(());
+        if !is_from_index(&self.query) {
+            return self.append(found, rows, out);
         }
-        let (revisions, recent): (Vec<_>, Vec<_>) =
-            found.into_iter().map(|found| (found.version.revision, found.recent)).unzip();
-        append_stored(&revisions, recent, rows, out).map_err(|error| self.pin.explain(error))
+        // Served from the index, which is why the lease is left out, as in etcd 3.7.
+        out.extend(found.into_iter().map(|Found { version, key, .. }| {
+            let numbers = Numbers {
+                create_revision: version.create_revision,
+                mod_revision: version.revision.main,
+                version: version.version,
+                lease: 0,
+            };
+            stored::encode(&key, b"", numbers)
+        }));
+        Ok(())
+    }
+
+    fn append(
+        &self,
+        found: Vec<Found>,
+        rows: &dyn Rows,
+        out: &mut Vec<Bytes>,
+    ) -> Result<(), ReadError> {
+        let mut gaps = Gaps::default();
+        for Found { version, recent, .. } in found {
+            gaps.push(version.revision, recent, out);
+        }
+        gaps.fill(rows, out).map_err(|error| self.pin.explain(error))
+    }
+
+    fn is_in_order(&self) -> bool {
+        let by_key = Sort { target: SortTarget::Key, descending: false, limit_first: false };
+        self.query.sort.is_none_or(|sort| sort == by_key) && !self.query.bounds.is_set()
+    }
+
+    fn limit(&self) -> Option<i64> {
+        Some(self.query.limit).filter(|&limit| limit > 0)
     }
 }
 
-fn is_key_order(sort: Sort) -> bool {
-    sort.target == SortTarget::Key && !sort.descending
+impl Found {
+    fn new(space: &KeySpace, query: &RangeQuery, key: &[u8], version: &Version) -> Self {
+        let (key, recent) = match is_from_index(query) {
+            true => (Bytes::copy_from_slice(key), None),
+            false => (Bytes::new(), space.recent(version.revision).cloned()),
+        };
+        Self { version: *version, key, recent }
+    }
+}
+
+fn is_wanted(query: &RangeQuery, version: &Version) -> bool {
+    !query.count_only && query.bounds.admits(version.revision.main, version.create_revision)
+}
+
+/// Whether the reply is made of the index alone; a sort by value reads the rows.
+fn is_from_index(query: &RangeQuery) -> bool {
+    query.keys_only && query.sort.is_none_or(|sort| sort.target != SortTarget::Value)
 }

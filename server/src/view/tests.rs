@@ -1,1 +1,7 @@
 //! The view against a naive history.
+
+mod edges;
+mod hash;
+mod histories;
+mod restore;
+mod world;

@@ -17,6 +17,7 @@
 use bytes::{Buf, BufMut};
 
 use super::Version;
+use super::bits::{KEY_BYTES_MAX, shared_len};
 use super::entry::{Entry, Mark};
 use crate::mvcc::Revision;
 
@@ -45,7 +46,7 @@ pub(super) fn encode_key<'a>(
     marks: impl Iterator<Item = &'a Mark> + Clone,
     out: &mut Vec<u8>,
 ) {
-    let shared = previous.iter().zip(key).take(SHARED_MAX).take_while(|(a, b)| a == b).count();
+    let shared = shared_len(previous, key).min(SHARED_MAX);
     out.put_u8(u8::try_from(shared).expect("capped above"));
     put_varint(out, (key.len() - shared) as u64);
     out.extend_from_slice(&key[shared..]);
@@ -101,6 +102,9 @@ impl<'a> Decoder<'a> {
             return Err(CheckpointError::OutOfRange);
         }
         let (rest, input) = self.input.split_at_checked(rest).ok_or(CheckpointError::Truncated)?;
+        if shared + rest.len() > KEY_BYTES_MAX {
+            return Err(CheckpointError::OutOfRange);
+        }
         self.input = input;
         self.key.truncate(shared);
         self.key.extend_from_slice(rest);

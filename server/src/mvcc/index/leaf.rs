@@ -2,12 +2,11 @@
 
 use std::ops::Bound;
 
+use super::bits::{Bits, FANOUT};
 use super::entry::Entry;
 
-/// Entries of a full leaf. Small in unit tests, so that a few hundred keys make a deep tree.
-pub(super) const LEAF_MAX: usize = if cfg!(test) { 8 } else { 64 };
 /// By how many entries a leaf grows, so that little of it is empty.
-const LEAF_GROWTH: usize = LEAF_MAX / 8;
+const LEAF_GROWTH: usize = FANOUT / 8;
 
 /// What to do with an entry that was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,14 +18,20 @@ pub(super) enum Retain {
 }
 
 /// Entries in the order of their keys.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Leaf {
+    bits: Bits,
     entries: Vec<Entry>,
     /// Where the last entry was inserted: the next one right behind it means ascending keys.
     inserted: usize,
 }
 
 impl Leaf {
+    /// No entries.
+    pub(super) fn new() -> Self {
+        Self { bits: Bits::new(), entries: Vec::new(), inserted: 0 }
+    }
+
     /// The entries, ascending.
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
@@ -39,15 +44,15 @@ impl Leaf {
 
     /// Where `key` is, or would be.
     pub(super) fn find(&self, key: &[u8]) -> Result<usize, usize> {
-        self.entries.binary_search_by(|entry| entry.key().cmp(key))
+        self.bits.search(key, |at| self.entries[at].key())
     }
 
     /// The position of the first entry within `start`.
     pub(super) fn first_from(&self, start: Bound<&[u8]>) -> usize {
         match start {
             Bound::Unbounded => 0,
-            Bound::Included(key) => self.entries.partition_point(|entry| entry.key() < key),
-            Bound::Excluded(key) => self.entries.partition_point(|entry| entry.key() <= key),
+            Bound::Included(key) => self.find(key).unwrap_or_else(|at| at),
+            Bound::Excluded(key) => self.find(key).map_or_else(|at| at, |at| at + 1),
         }
     }
 
@@ -66,18 +71,18 @@ impl Leaf {
     /// Keys that come in ascending order, in one place or in several (one per prefix), leave full
     /// leaves behind; others halves.
     pub(super) fn insert(&mut self, at: usize, entry: Entry) -> Option<Leaf> {
-        if self.entries.len() < LEAF_MAX {
+        if self.entries.len() < FANOUT {
             self.place(at, entry);
             return None;
         }
-        let ascending = at == self.inserted + 1 || at == LEAF_MAX;
-        let cut = if ascending { at } else { LEAF_MAX / 2 };
-        let mut right = Leaf { entries: self.entries.split_off(cut), inserted: 0 };
-        if at <= cut && cut < LEAF_MAX {
+        let ascending = at == self.inserted + 1 || at == FANOUT;
+        let cut = if ascending { at } else { FANOUT / 2 };
+        let entries = self.entries.split_off(cut);
+        let mut right = Leaf { bits: self.bits.split_off(cut), entries, inserted: 0 };
+        self.shrink();
+        if at <= cut && cut < FANOUT {
             self.place(at, entry);
-            self.shrink();
         } else {
-            self.shrink();
             right.place(at - cut, entry);
         }
         Some(right)
@@ -90,19 +95,24 @@ impl Leaf {
         start: Bound<&[u8]>,
         look: &mut dyn FnMut(&mut Entry) -> Retain,
     ) -> bool {
-        let mut skip = self.first_from(start);
+        let first = self.first_from(start);
         let mut stopped = false;
         let before = self.entries.len();
+        let mut at = 0;
+        let mut removed = [false; FANOUT];
         self.entries.retain_mut(|entry| {
-            if stopped || skip > 0 {
-                skip = skip.saturating_sub(1);
+            let here = at;
+            at += 1;
+            if stopped || here < first {
                 return true;
             }
             let retain = look(entry);
             stopped = retain == Retain::Stop;
-            retain != Retain::Remove
+            removed[here] = retain == Retain::Remove;
+            !removed[here]
         });
         if self.entries.len() < before {
+            self.bits.remove(&removed);
             self.inserted = 0;
             self.shrink();
         }
@@ -111,19 +121,27 @@ impl Leaf {
 
     /// Whether both together are small enough for one leaf that can grow again.
     pub(super) fn joins(&self, right: &Leaf) -> bool {
-        self.entries.len() + right.entries.len() <= LEAF_MAX / 2
+        self.entries.len() + right.entries.len() <= FANOUT / 2
     }
 
     /// Takes over the entries of the leaf to the right.
     pub(super) fn join(&mut self, mut right: Leaf) {
         self.entries.reserve_exact(right.entries.len());
         self.entries.append(&mut right.entries);
+        self.bits = Bits::of(self.entries.len(), |at| self.entries[at].key());
+    }
+
+    /// Asserts that the bits are those of the entries.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        self.bits.check(self.entries.len(), |at| self.entries[at].key());
     }
 
     fn place(&mut self, at: usize, entry: Entry) {
         if self.entries.len() == self.entries.capacity() {
-            self.entries.reserve_exact(LEAF_GROWTH.min(LEAF_MAX - self.entries.len()));
+            self.entries.reserve_exact(LEAF_GROWTH.min(FANOUT - self.entries.len()));
         }
+        self.bits.insert(at, entry.key(), |at| self.entries[at].key());
         self.entries.insert(at, entry);
         self.inserted = at;
     }

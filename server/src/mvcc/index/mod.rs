@@ -17,11 +17,13 @@
 //! keys and returns the key to go on after, or `None` when it has seen the last. Between slices the
 //! index may change; what is visible at a fixed revision does not.
 //!
-//! The parts: [`entry`] is one key with its rows, [`leaf`] and [`tree`] order the keys, [`codec`] is
-//! the form of checkpoints.
+//! The parts: [`entry`] is one key with its rows; [`tree`], [`inner`], [`leaf`] and [`bits`] order the
+//! keys; [`codec`] is the form of checkpoints.
 
+mod bits;
 mod codec;
 mod entry;
+mod inner;
 mod leaf;
 mod tree;
 
@@ -291,19 +293,34 @@ impl Index {
         let mut keys_left = keys_max;
         let mut last: &[u8] = &[];
         let mut stopped = false;
-        self.tree.visit(start, &mut |entry| {
-            if !range.contains(entry.key()) {
-                return ControlFlow::Break(());
+        self.tree.visit(start, &mut |entries| {
+            let inside = inside(entries, range);
+            for entry in &entries[..inside] {
+                if keys_left > 0 {
+                    keys_left -= 1;
+                    last = entry.key();
+                    stopped = !look(entry);
+                } else {
+                    stopped = true;
+                }
+                if stopped {
+                    return ControlFlow::Break(());
+                }
             }
-            if keys_left == 0 {
-                stopped = true;
-                return ControlFlow::Break(());
-            }
-            keys_left -= 1;
-            last = entry.key();
-            stopped = !look(entry);
-            if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if inside < entries.len() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         stopped.then(|| Bytes::copy_from_slice(last))
+    }
+}
+
+/// How many of `entries`, which are at or above the start of `range`, are not past its end.
+fn inside(entries: &[Entry], range: &KeyRange) -> usize {
+    let Some(last) = entries.last() else { return 0 };
+    match &range.end {
+        RangeEnd::Single => usize::from(entries[0].key() == range.start),
+        RangeEnd::Unbounded => entries.len(),
+        // One comparison for most leaves.
+        RangeEnd::Before(end) if last.key() < end.as_ref() => entries.len(),
+        RangeEnd::Before(end) => entries.partition_point(|entry| entry.key() < end.as_ref()),
     }
 }

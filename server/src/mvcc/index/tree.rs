@@ -14,11 +14,10 @@
 
 use std::ops::{Bound, ControlFlow};
 
+use super::bits::shared_len;
 use super::entry::{Entry, Mark, NotNewer};
+use super::inner::{Child, Grown, Inner};
 use super::leaf::{Leaf, Retain};
-
-/// Children of a full inner node.
-const CHILDREN_MAX: usize = if cfg!(test) { 4 } else { 64 };
 
 /// Entries in the order of their keys.
 #[derive(Debug)]
@@ -43,31 +42,17 @@ pub(super) enum Target {
     Live,
 }
 
+/// A subtree.
 #[derive(Debug)]
-enum Node {
-    Leaf(Leaf),
-    Inner(Vec<Child>),
-}
-
-#[derive(Debug)]
-struct Child {
-    low: Box<[u8]>,
-    live: u64,
-    node: Node,
-}
-
-/// What an insertion did to a subtree.
-struct Grown {
-    /// By how much its number of live keys changed.
-    live: i64,
-    /// Its new right part.
-    split: Option<Child>,
+pub(super) enum Node {
+    Leaf(Box<Leaf>),
+    Inner(Box<Inner>),
 }
 
 impl Tree {
     /// No entries.
     pub(super) fn new() -> Self {
-        Self { root: Node::Leaf(Leaf::default()), live: 0 }
+        Self { root: Node::empty(), live: 0 }
     }
 
     /// Entries whose key exists now.
@@ -81,7 +66,7 @@ impl Tree {
         loop {
             match node {
                 Node::Leaf(leaf) => return leaf.find(key).ok().map(|at| &leaf.entries()[at]),
-                Node::Inner(children) => node = &children[route(children, key)].node,
+                Node::Inner(inner) => node = inner.child_of(key),
             }
         }
     }
@@ -92,7 +77,7 @@ impl Tree {
         loop {
             match node {
                 Node::Leaf(leaf) => return leaf.entries().last(),
-                Node::Inner(children) => node = &children.last()?.node,
+                Node::Inner(inner) => node = &inner.children().last()?.node,
             }
         }
     }
@@ -104,10 +89,9 @@ impl Tree {
         loop {
             match node {
                 Node::Leaf(leaf) => return below + leaf.live_below(key),
-                Node::Inner(children) => {
-                    let at = route(children, key);
-                    below += children[..at].iter().map(|child| child.live).sum::<u64>();
-                    node = &children[at].node;
+                Node::Inner(inner) => {
+                    below += inner.live_before_child_of(key);
+                    node = inner.child_of(key);
                 }
             }
         }
@@ -126,11 +110,11 @@ impl Tree {
         self.grow(grown);
     }
 
-    /// Calls `look` with the entries within `start` in order, until it breaks.
+    /// Calls `look` with the entries within `start` in order, a leaf at a time, until it breaks.
     pub(super) fn visit<'a>(
         &'a self,
         start: Bound<&[u8]>,
-        look: &mut dyn FnMut(&'a Entry) -> ControlFlow<()>,
+        look: &mut dyn FnMut(&'a [Entry]) -> ControlFlow<()>,
     ) {
         // A broken walk is not an error, and the caller knows of it.
         let _ = self.root.visit(start, look);
@@ -145,12 +129,13 @@ impl Tree {
         look: &mut dyn FnMut(&mut Entry) -> Retain,
     ) -> bool {
         let stopped = self.root.retain(start, look);
-        while let Node::Inner(children) = &mut self.root {
-            if children.len() > 1 {
-                break;
-            }
-            let only = children.pop().map(|child| child.node);
-            self.root = only.unwrap_or_else(|| Node::Leaf(Leaf::default()));
+        while let Node::Inner(inner) = &mut self.root
+            && let Some(only) = inner.take_last_of_one()
+        {
+            self.root = only;
+        }
+        if self.root.is_empty() {
+            self.root = Node::empty();
         }
         stopped
     }
@@ -158,96 +143,82 @@ impl Tree {
     fn grow(&mut self, grown: Grown) {
         self.live = self.live.checked_add_signed(grown.live).expect("a live key was counted");
         let Some(right) = grown.split else { return };
-        let left = std::mem::replace(&mut self.root, Node::Inner(Vec::with_capacity(2)));
+        let left = std::mem::replace(&mut self.root, Node::empty());
         let left = Child { low: Box::default(), live: self.live - right.live, node: left };
-        self.root = Node::Inner(vec![left, right]);
+        self.root = Node::Inner(Box::new(Inner::new(left, right)));
     }
 }
 
 impl Node {
-    fn push(&mut self, key: &[u8], mark: Mark, target: Target) -> Result<Grown, Refusal> {
+    /// A leaf without entries.
+    fn empty() -> Self {
+        Node::Leaf(Box::new(Leaf::new()))
+    }
+
+    pub(super) fn push(
+        &mut self,
+        key: &[u8],
+        mark: Mark,
+        target: Target,
+    ) -> Result<Grown, Refusal> {
         match self {
             Node::Leaf(leaf) => push_to_leaf(leaf, key, mark, target),
-            Node::Inner(children) => {
-                let at = route(children, key);
-                let grown = children[at].node.push(key, mark, target)?;
-                Ok(adopt(children, at, grown))
-            }
+            Node::Inner(inner) => inner.push(key, mark, target),
         }
     }
 
-    fn append(&mut self, entry: Entry) -> Grown {
+    pub(super) fn append(&mut self, entry: Entry) -> Grown {
         match self {
             Node::Leaf(leaf) => insert_to_leaf(leaf, leaf.entries().len(), entry),
-            Node::Inner(children) => {
-                let at = children.len() - 1;
-                let grown = children[at].node.append(entry);
-                adopt(children, at, grown)
-            }
+            Node::Inner(inner) => inner.append(entry),
         }
     }
 
-    fn visit<'a>(
+    pub(super) fn visit<'a>(
         &'a self,
         start: Bound<&[u8]>,
-        look: &mut dyn FnMut(&'a Entry) -> ControlFlow<()>,
+        look: &mut dyn FnMut(&'a [Entry]) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         match self {
-            Node::Leaf(leaf) => leaf.entries()[leaf.first_from(start)..].iter().try_for_each(look),
-            Node::Inner(children) => {
-                let first = first_child(children, start);
-                children[first].node.visit(start, look)?;
-                children[first + 1..]
-                    .iter()
-                    .try_for_each(|child| child.node.visit(Bound::Unbounded, look))
-            }
+            Node::Leaf(leaf) => look(&leaf.entries()[leaf.first_from(start)..]),
+            Node::Inner(inner) => inner.visit(start, look),
         }
     }
 
-    fn retain(&mut self, start: Bound<&[u8]>, look: &mut dyn FnMut(&mut Entry) -> Retain) -> bool {
-        let children = match self {
-            Node::Leaf(leaf) => return leaf.retain(start, look),
-            Node::Inner(children) => children,
-        };
-        let first = first_child(children, start);
-        let mut start = start;
-        let mut stopped = false;
-        let mut at = first;
-        while at < children.len() && !stopped {
-            stopped = children[at].node.retain(start, look);
-            start = Bound::Unbounded;
-            at += 1;
+    pub(super) fn retain(
+        &mut self,
+        start: Bound<&[u8]>,
+        look: &mut dyn FnMut(&mut Entry) -> Retain,
+    ) -> bool {
+        match self {
+            Node::Leaf(leaf) => leaf.retain(start, look),
+            Node::Inner(inner) => inner.retain(start, look),
         }
-        tidy(children, first);
-        stopped
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         match self {
             Node::Leaf(leaf) => leaf.entries().is_empty(),
-            Node::Inner(children) => children.is_empty(),
+            Node::Inner(inner) => inner.children().is_empty(),
         }
     }
 
-    fn joins(&self, right: &Node) -> bool {
+    /// Whether both together are small enough for one node that can grow again.
+    pub(super) fn joins(&self, right: &Node) -> bool {
         match (self, right) {
             (Node::Leaf(left), Node::Leaf(right)) => left.joins(right),
-            (Node::Inner(left), Node::Inner(right)) => left.len() + right.len() <= CHILDREN_MAX / 2,
+            (Node::Inner(left), Node::Inner(right)) => left.joins(right),
             _ => unreachable!("neighbours have the same depth"),
         }
     }
-}
 
-/// The child that holds `key` if any does.
-fn route(children: &[Child], key: &[u8]) -> usize {
-    children[1..].partition_point(|child| *child.low <= *key)
-}
-
-/// The child where a walk within `start` begins.
-fn first_child(children: &[Child], start: Bound<&[u8]>) -> usize {
-    match start {
-        Bound::Unbounded => 0,
-        Bound::Included(key) | Bound::Excluded(key) => route(children, key),
+    /// Takes over what is in the node to the right, whose lower bound is `low`.
+    pub(super) fn join(&mut self, right: Node, low: Box<[u8]>) {
+        match (self, right) {
+            (Node::Leaf(left), Node::Leaf(right)) => left.join(*right),
+            (Node::Inner(left), Node::Inner(right)) => left.join(*right, low),
+            _ => unreachable!("neighbours have the same depth"),
+        }
     }
 }
 
@@ -272,7 +243,7 @@ fn insert_to_leaf(leaf: &mut Leaf, at: usize, entry: Entry) -> Grown {
     let live = i64::from(entry.is_live());
     let split = leaf.insert(at, entry).map(|right| {
         let low = separator(leaf, &right);
-        Child { low, live: right.live(), node: Node::Leaf(right) }
+        Child { low, live: right.live(), node: Node::Leaf(Box::new(right)) }
     });
     Grown { live, split }
 }
@@ -281,54 +252,7 @@ fn insert_to_leaf(leaf: &mut Leaf, at: usize, entry: Entry) -> Grown {
 fn separator(left: &Leaf, right: &Leaf) -> Box<[u8]> {
     let first = right.entries().first().map_or(&[][..], Entry::key);
     let last = left.entries().last().map_or(&[][..], Entry::key);
-    let shared = first.iter().zip(last).take_while(|(a, b)| a == b).count();
-    first[..first.len().min(shared + 1)].into()
-}
-
-/// Takes what became of the child at `at` into its node, and splits the node if that is too much.
-fn adopt(children: &mut Vec<Child>, at: usize, grown: Grown) -> Grown {
-    let live = grown.live;
-    let child = &mut children[at];
-    child.live = child.live.checked_add_signed(live).expect("a live key was counted");
-    let Some(right) = grown.split else { return Grown { live, split: None } };
-    child.live -= right.live;
-    children.insert(at + 1, right);
-    if children.len() <= CHILDREN_MAX {
-        return Grown { live, split: None };
-    }
-    // As in a leaf: what grows at its end leaves a full node behind.
-    let ascending = at + 2 == children.len();
-    let cut = if ascending { children.len() - 1 } else { children.len() / 2 };
-    let mut moved = children.split_off(cut);
-    let low = std::mem::take(&mut moved[0].low);
-    let moved_live = moved.iter().map(|child| child.live).sum();
-    Grown { live, split: Some(Child { low, live: moved_live, node: Node::Inner(moved) }) }
-}
-
-/// Unlinks empty children and joins small neighbours, from the child before `first` on.
-fn tidy(children: &mut Vec<Child>, first: usize) {
-    children.retain(|child| !child.node.is_empty());
-    let mut at = first.saturating_sub(1);
-    while at + 1 < children.len() {
-        if children[at].node.joins(&children[at + 1].node) {
-            let right = children.remove(at + 1);
-            join(&mut children[at], right);
-        } else {
-            at += 1;
-        }
-    }
-}
-
-fn join(left: &mut Child, mut right: Child) {
-    left.live += right.live;
-    match (&mut left.node, &mut right.node) {
-        (Node::Leaf(left), Node::Leaf(right)) => left.join(std::mem::take(right)),
-        (Node::Inner(left), Node::Inner(moved)) => {
-            moved[0].low = right.low;
-            left.append(moved);
-        }
-        _ => unreachable!("neighbours have the same depth"),
-    }
+    first[..first.len().min(shared_len(first, last) + 1)].into()
 }
 
 #[cfg(test)]
@@ -339,14 +263,28 @@ impl Tree {
         assert_eq!(self.live, live);
         entries
     }
+
+    /// How full the leaves are, of 1.
+    pub(super) fn fill(&self) -> f64 {
+        fn leaves(node: &Node) -> usize {
+            match node {
+                Node::Leaf(_) => 1,
+                Node::Inner(inner) => {
+                    inner.children().iter().map(|child| leaves(&child.node)).sum()
+                }
+            }
+        }
+        self.check() as f64 / (leaves(&self.root) * super::bits::FANOUT) as f64
+    }
 }
 
 #[cfg(test)]
 impl Node {
-    fn check(&self, low: Option<&[u8]>, high: Option<&[u8]>) -> (u64, usize, usize) {
+    /// The live keys, the entries, and the depth.
+    pub(super) fn check(&self, low: Option<&[u8]>, high: Option<&[u8]>) -> (u64, usize, usize) {
         match self {
             Node::Leaf(leaf) => {
-                assert!(leaf.entries().len() <= super::leaf::LEAF_MAX);
+                leaf.check();
                 assert!(leaf.entries().is_sorted_by(|a, b| a.key() < b.key()));
                 for entry in leaf.entries() {
                     assert!(low.is_none_or(|low| entry.key() >= low));
@@ -354,20 +292,7 @@ impl Node {
                 }
                 (leaf.live(), leaf.entries().len(), 1)
             }
-            Node::Inner(children) => {
-                assert!((1..=CHILDREN_MAX).contains(&children.len()));
-                let mut sum = (0, 0, 0);
-                for (at, child) in children.iter().enumerate() {
-                    let low = if at == 0 { low } else { Some(&*child.low) };
-                    let high = children.get(at + 1).map_or(high, |next| Some(&*next.low));
-                    assert!(!child.node.is_empty());
-                    let (live, entries, depth) = child.node.check(low, high);
-                    assert_eq!(child.live, live);
-                    assert!(at == 0 || sum.2 == depth);
-                    sum = (sum.0 + live, sum.1 + entries, depth);
-                }
-                (sum.0, sum.1, sum.2 + 1)
-            }
+            Node::Inner(inner) => inner.check(low, high),
         }
     }
 }

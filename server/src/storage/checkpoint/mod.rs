@@ -9,7 +9,7 @@
 //!
 //! header   "QIDX" format | cluster | generation | flushed revision | compact revision | checksum
 //! chunk    length | checksum | bytes of the index                      any number of these
-//! footer   0 | checksum | chunks | keys | checksum of everything before the footer
+//! footer   0 | checksum | chunks | checksum of everything before the footer
 //! ```
 //!
 //! Numbers are little-endian, checksums CRC-32C. A file is written beside its place, synced, renamed and
@@ -39,7 +39,7 @@ const MAGIC: [u8; 4] = *b"QIDX";
 const FORMAT: u32 = 1;
 const HEADER_BYTES: usize = 44;
 const FRAME_BYTES: usize = 8;
-const FOOTER_BYTES: usize = FRAME_BYTES + 20;
+const FOOTER_BYTES: usize = FRAME_BYTES + 12;
 const SUFFIX: &str = ".idx";
 const PART_SUFFIX: &str = ".idx.part";
 
@@ -77,8 +77,6 @@ pub struct CheckpointReport {
     pub path: PathBuf,
     /// Its length, in bytes.
     pub bytes: u64,
-    /// Keys in it.
-    pub keys: u64,
 }
 
 /// A checkpoint being written. Dropping it gives it up.
@@ -92,7 +90,6 @@ pub struct CheckpointWriter {
     offset: u64,
     checksum: u32,
     chunks: u64,
-    keys: u64,
 }
 
 impl CheckpointWriter {
@@ -127,20 +124,19 @@ impl CheckpointWriter {
             offset: 0,
             checksum: 0,
             chunks: 0,
-            keys: 0,
         };
         writer.append(&encode_head(&head))?;
         Ok(writer)
     }
 
-    /// Appends the next part of the index, which holds `keys` keys.
+    /// Appends the next part of the index.
     ///
     /// # Errors
     /// The file system refuses.
     ///
     /// # Panics
     /// If `data` is empty or over [`CHUNK_BYTES_MAX`].
-    pub fn chunk(&mut self, keys: u64, data: &[u8]) -> Result<(), CheckpointError> {
+    pub fn chunk(&mut self, data: &[u8]) -> Result<(), CheckpointError> {
         assert!(!data.is_empty() && data.len() <= CHUNK_BYTES_MAX, "chunk of {}", data.len());
         let mut frame = Vec::with_capacity(FRAME_BYTES + data.len());
         frame.extend_from_slice(&(data.len() as u32).to_le_bytes());
@@ -148,7 +144,6 @@ impl CheckpointWriter {
         frame.extend_from_slice(data);
         self.append(&frame)?;
         self.chunks += 1;
-        self.keys += keys;
         Ok(())
     }
 
@@ -157,7 +152,7 @@ impl CheckpointWriter {
     /// # Errors
     /// The file system refuses.
     pub fn finish(mut self) -> Result<CheckpointReport, CheckpointError> {
-        let footer = encode_footer(self.chunks, self.keys, self.checksum);
+        let footer = encode_footer(self.chunks, self.checksum);
         self.append(&footer)?;
         let file = self.file.take().expect("it is open until it is finished");
         file.sync_data().map_err(failed(&self.part, "sync"))?;
@@ -165,7 +160,7 @@ impl CheckpointWriter {
         self.fs.rename(&self.part, &self.path).map_err(failed(&self.part, "rename"))?;
         self.fs.sync_dir(&self.folder).map_err(failed(&self.folder, "sync"))?;
         self.remove_older()?;
-        Ok(CheckpointReport { path: self.path.clone(), bytes: self.offset, keys: self.keys })
+        Ok(CheckpointReport { path: self.path.clone(), bytes: self.offset })
     }
 
     fn append(&mut self, data: &[u8]) -> Result<(), CheckpointError> {
@@ -241,11 +236,10 @@ fn encode_head(head: &CheckpointHead) -> [u8; HEADER_BYTES] {
     out
 }
 
-fn encode_footer(chunks: u64, keys: u64, total: u32) -> [u8; FOOTER_BYTES] {
+fn encode_footer(chunks: u64, total: u32) -> [u8; FOOTER_BYTES] {
     let mut out = [0; FOOTER_BYTES];
     out[8..16].copy_from_slice(&chunks.to_le_bytes());
-    out[16..24].copy_from_slice(&keys.to_le_bytes());
-    out[24..28].copy_from_slice(&total.to_le_bytes());
+    out[16..20].copy_from_slice(&total.to_le_bytes());
     let checksum = crc32c::crc32c(&out[FRAME_BYTES..]);
     out[4..8].copy_from_slice(&checksum.to_le_bytes());
     out

@@ -81,7 +81,6 @@ pub struct CheckpointReader {
     path: PathBuf,
     file: Box<dyn File>,
     head: CheckpointHead,
-    keys: u64,
     offset: u64,
     end: u64,
 }
@@ -90,11 +89,6 @@ impl CheckpointReader {
     /// What it says about itself.
     pub fn head(&self) -> CheckpointHead {
         self.head
-    }
-
-    /// The keys in it.
-    pub fn keys(&self) -> u64 {
-        self.keys
     }
 
     /// The file.
@@ -206,9 +200,9 @@ fn open(
         offset += (FRAME_BYTES + data.len()) as u64;
         chunks += 1;
     }
-    let keys = check_footer(&*file, end, chunks, total)?;
+    check_footer(&*file, end, chunks, total)?;
     let offset = HEADER_BYTES as u64;
-    Ok(CheckpointReader { path: path.to_owned(), file, head, keys, offset, end })
+    Ok(CheckpointReader { path: path.to_owned(), file, head, offset, end })
 }
 
 /// Reads and verifies the chunk at `offset`, which must end at `end` or before.
@@ -256,15 +250,15 @@ fn decode_head(bytes: &[u8; HEADER_BYTES]) -> Result<CheckpointHead, Reject> {
     })
 }
 
-/// Verifies the footer at `offset`; returns the number of keys.
-fn check_footer(file: &dyn File, offset: u64, chunks: u64, total: u32) -> Result<u64, Reject> {
+/// Verifies the footer at `offset`.
+fn check_footer(file: &dyn File, offset: u64, chunks: u64, total: u32) -> Result<(), Reject> {
     let mut footer = [0; FOOTER_BYTES];
     file.read_at(offset, &mut footer).map_err(Reject::Io)?;
     let whole = word(&footer, 0) == 0
         && word(&footer, 4) == crc32c::crc32c(&footer[FRAME_BYTES..])
         && long(&footer, 8) == chunks
-        && word(&footer, 24) == total;
-    if whole { Ok(long(&footer, 16)) } else { Err(Reject::Checksum { offset }) }
+        && word(&footer, 16) == total;
+    if whole { Ok(()) } else { Err(Reject::Checksum { offset }) }
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {

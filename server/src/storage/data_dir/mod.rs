@@ -48,6 +48,11 @@ pub struct Expected {
     pub member_id: Option<u64>,
 }
 
+/// The file that reserves space in the data dir at `root`, also of one that cannot be opened.
+pub fn reserve_path(root: &Path) -> PathBuf {
+    root.join("member").join("reserve")
+}
+
 /// A data dir that this process has locked.
 pub struct DataDir {
     fs: SharedFs,
@@ -152,11 +157,6 @@ impl DataDir {
     /// The folder for snapshots that are being received.
     pub fn snap_dir(&self) -> PathBuf {
         self.layout.snap()
-    }
-
-    /// The file that reserves space.
-    pub fn reserve_path(&self) -> PathBuf {
-        reserve_path(&self.layout.root)
     }
 }
 

@@ -93,7 +93,7 @@ fn a_compaction_slice_is_bounded_in_rows_too() {
     let last = index.compact(None, 50, 100, &mut dropped);
     assert_eq!(last.as_deref(), Some(&b"hot"[..]));
     assert_eq!(dropped.len(), 97);
-    assert_eq!(index.compact(last.as_deref(), 50, 100, &mut dropped), None);
+    assert_eq!(index.compact(last.as_deref(), 1, 100, &mut dropped), None, "no key after this");
     assert_eq!(dropped.len(), 97);
 }
 
@@ -169,6 +169,38 @@ fn every_cut_of_a_slice_is_an_error_or_fewer_keys() {
     assert_eq!(restored.decode_slice(&bytes), Ok(()));
     assert_eq!(restored.at(b"a", NOW), index.at(b"a", NOW));
     assert_eq!(restored.rows_bytes(), index.rows_bytes());
+}
+
+#[test]
+fn what_no_index_would_write_is_refused() {
+    use CheckpointError::{Order, OutOfRange, Truncated};
+    // Key "a" with one put at 2.0: nothing shared, 1 byte; 1 row; main, sub, 2 * stored bytes,
+    // main - create revision, version, lease.
+    let good: &[u8] = &[0, 1, b'a', 1, 2, 0, 20, 0, 1, 0];
+    let with = |at: usize, byte: u8| {
+        let mut bytes = good.to_vec();
+        bytes[at] = byte;
+        bytes
+    };
+    let cases = [
+        ("more shared than there is", with(0, 1), Err(OutOfRange)),
+        ("a key longer than the rest", with(1, 9), Err(Truncated)),
+        ("no rows", with(3, 0), Err(OutOfRange)),
+        ("more rows than bytes", with(3, 2), Err(Truncated)),
+        ("main 0", with(4, 0), Err(OutOfRange)),
+        ("created before main 1", with(7, 2), Err(OutOfRange)),
+        ("version 0", with(8, 0), Err(OutOfRange)),
+        ("a number that goes on", with(9, 0x80), Err(Truncated)),
+        ("a number over 64 bits", [&good[..9], &[0xff; 9], &[2]].concat(), Err(OutOfRange)),
+        ("lease -1", [&good[..9], &[0xff; 9], &[1]].concat(), Ok(())),
+        ("the same key twice", [good, good].concat(), Err(Order)),
+        ("the same row twice", [&good[..3], &[2], &good[4..], &[0, 0, 3]].concat(), Err(Order)),
+        ("a tombstone after it", [&good[..3], &[2], &good[4..], &[0, 1, 3]].concat(), Ok(())),
+        ("good", good.to_vec(), Ok(())),
+    ];
+    for (name, bytes, expected) in cases {
+        assert_eq!(Index::new().decode_slice(&bytes), expected, "{name}");
+    }
 }
 
 proptest! {

@@ -1,0 +1,150 @@
+//! Transactions: refusals leave nothing behind, and what the API would never let in does no harm.
+
+use proptest::prelude::*;
+
+use super::model::{Model, everything};
+use super::requests;
+use super::store::Store;
+use crate::mvcc::{
+    Applied, DeleteRange, KeyRange, KeySpace, Limits, MvccError, Op, Outcome, Put, RangeQuery,
+    RevisionBounds, Txn,
+};
+
+fn new_space() -> KeySpace {
+    KeySpace::new(Limits { window_bytes_max: 1 << 20 })
+}
+
+fn put(value: Option<&'static str>, lease: Option<i64>) -> Op {
+    let value = value.map(Into::into);
+    Op::Put(Put { key: "k".into(), value, lease, prev_kv: false })
+}
+
+fn range(revision: i64) -> Op {
+    let query = RangeQuery {
+        keys: everything(),
+        limit: 0,
+        sort: None,
+        keys_only: false,
+        count_only: false,
+        bounds: RevisionBounds::default(),
+    };
+    Op::Range { query, revision }
+}
+
+fn delete() -> Op {
+    Op::DeleteRange(DeleteRange { keys: KeyRange::single("k".into()), prev_kv: false })
+}
+
+fn run(space: &mut KeySpace, ops: Vec<Op>) -> Result<Applied, MvccError> {
+    let txn = Txn { compares: Vec::new(), success: ops, failure: Vec::new() };
+    space.txn(&txn, &Model::lease_known, &Store::default()).unwrap()
+}
+
+#[test]
+fn a_put_that_keeps_what_the_transaction_deleted_is_refused_and_changes_nothing() {
+    let mut space = new_space();
+    run(&mut space, vec![put(Some("1"), Some(7))]).unwrap();
+    let before = (space.sizes(), space.unflushed_bytes());
+    let nested = |ops| Op::Txn(Txn { compares: Vec::new(), success: ops, failure: Vec::new() });
+    for keeping in [put(None, Some(0)), put(Some("2"), None), put(None, None)] {
+        let refused = run(&mut space, vec![put(Some("0"), Some(0)), delete(), keeping.clone()]);
+        assert_eq!(refused, Err(MvccError::KeyNotFound));
+        let refused = run(&mut space, vec![nested(vec![delete()]), nested(vec![keeping])]);
+        assert_eq!(refused, Err(MvccError::KeyNotFound));
+    }
+    assert_eq!((space.sizes(), space.unflushed_bytes()), before);
+    assert_eq!(space.current_revision(), 2);
+    // Put anew in between, it exists when its turn comes.
+    let ops = vec![delete(), put(Some("3"), Some(8)), put(None, None)];
+    assert_eq!(run(&mut space, ops).unwrap().revision, 3);
+    assert_eq!((space.key_count(), space.value_reads()), (1, 0));
+}
+
+/// As etcd 3.7.3 answers: a range of its own takes a negative revision for the current one, within a
+/// transaction it is compared with the compact revision.
+#[test]
+fn a_range_in_a_transaction_fails_the_whole_of_it_outside_the_readable_revisions() {
+    let mut space = new_space();
+    let put_one = || put(Some("1"), Some(0));
+    assert_eq!(run(&mut space, vec![put_one(), range(-1)]).unwrap().revision, 2);
+    assert_eq!(run(&mut space, vec![put_one(), range(-2)]), Err(MvccError::Compacted));
+    run(&mut space, vec![put_one()]).unwrap();
+    space.compact(2).unwrap();
+    let cases = [
+        (0, None),
+        (i64::MIN, Some(MvccError::Compacted)),
+        (-1, Some(MvccError::Compacted)),
+        (1, Some(MvccError::Compacted)),
+        (2, None),
+        (i64::MAX, Some(MvccError::FutureRevision)),
+    ];
+    for (revision, refusal) in cases {
+        let before = space.current_revision();
+        let applied = run(&mut space, vec![put_one(), range(revision)]);
+        assert_eq!(applied.clone().err(), refusal, "at {revision}");
+        let expected = before + i64::from(applied.is_ok());
+        assert_eq!(space.current_revision(), expected, "at {revision}");
+    }
+    // The revision that the transaction itself makes is not there yet.
+    let next = space.current_revision() + 1;
+    assert_eq!(run(&mut space, vec![put_one(), range(next)]), Err(MvccError::FutureRevision));
+    assert_eq!(space.check_readable(-5), Ok(space.current_revision()));
+}
+
+#[test]
+fn a_transaction_that_writes_nothing_makes_no_revision() {
+    let mut space = new_space();
+    let applied = run(&mut space, vec![delete(), range(0)]).unwrap();
+    assert_eq!((applied.revision, space.current_revision()), (1, 1));
+    assert_eq!(run(&mut space, Vec::new()).unwrap().revision, 1);
+    assert_eq!(space.take_unflushed(10).rows.len(), 0);
+}
+
+#[test]
+fn transactions_nest_deeply() {
+    let mut space = new_space();
+    let innermost = Txn { compares: Vec::new(), success: Vec::new(), failure: Vec::new() };
+    let txn = (0..128).fold(innermost, |inner, depth| Txn {
+        compares: Vec::new(),
+        success: vec![put(Some("1"), Some(0)), Op::Txn(inner), range(0)],
+        failure: if depth == 3 { vec![delete()] } else { Vec::new() },
+    });
+    let applied = space.txn(&txn, &Model::lease_known, &Store::default()).unwrap().unwrap();
+    let mut outcome = &applied.outcome;
+    let mut depth = 0;
+    while let Outcome::Txn { outcomes, .. } = outcome {
+        let Some(inner) = outcomes.get(1) else { break };
+        (outcome, depth) = (inner, depth + 1);
+    }
+    assert_eq!((depth, applied.revision), (128, 2));
+    assert_eq!(space.take_unflushed(0).rows.len(), 128);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn a_refused_transaction_leaves_nothing_behind(
+        txns in prop::collection::vec(requests::txn(), 1..30),
+    ) {
+        let (mut space, store) = (new_space(), Store::default());
+        let mut model = Model::new();
+        for txn in &txns {
+            let before = (space.sizes(), space.unflushed_bytes(), space.key_count());
+            let applied = space.txn(txn, &Model::lease_known, &store).unwrap();
+            let answer = model.txn(txn);
+            prop_assert_eq!(applied.as_ref().err(), answer.as_ref().err());
+            prop_assert_eq!(space.current_revision(), model.current);
+            if applied.is_err() {
+                let after = (space.sizes(), space.unflushed_bytes(), space.key_count());
+                prop_assert_eq!(after, before);
+            }
+        }
+        let rows = space.take_unflushed(0).rows;
+        prop_assert_eq!(rows.len(), model.events.len());
+        for (row, event) in rows.iter().zip(&model.events) {
+            prop_assert_eq!(row.key.as_bytes(), event.row_key());
+            prop_assert_eq!(&row.stored[..], event.stored());
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! One step of a history.
+
+use quorate_proto::etcdserverpb::{
+    AlarmRequest, CompactionRequest, DeleteRangeRequest, HashKvRequest, MemberListRequest,
+    PutRequest, RangeRequest, StatusRequest, TxnRequest,
+};
+
+/// A request, or the check after every 1,000 of them.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// `KV.Range`.
+    Range(RangeRequest),
+    /// `KV.RangeStream`, all of its messages.
+    RangeStream(RangeRequest),
+    /// `KV.Put`.
+    Put(PutRequest),
+    /// `KV.DeleteRange`.
+    Delete(DeleteRangeRequest),
+    /// `KV.Txn`.
+    Txn(TxnRequest),
+    /// `KV.Compact`.
+    Compact(CompactionRequest),
+    /// `Cluster.MemberList`.
+    MemberList(MemberListRequest),
+    /// `Maintenance.Status`.
+    Status(StatusRequest),
+    /// `Maintenance.Alarm`.
+    Alarm(AlarmRequest),
+    /// `Maintenance.HashKV`.
+    HashKv(HashKvRequest),
+    /// A physical compaction at a revision, then `HashKV` at each revision from there to now.
+    Check {
+        /// Where the history is compacted.
+        compact: i64,
+    },
+}
