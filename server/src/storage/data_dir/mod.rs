@@ -158,11 +158,11 @@ impl DataDir {
     pub fn snap_dir(&self) -> PathBuf {
         self.layout.snap()
     }
-}
 
-/// The file that reserves space, in the data dir `root`.
-pub fn reserve_path(root: &Path) -> PathBuf {
-    root.join("member/reserve")
+    /// The file that reserves space.
+    pub fn reserve_path(&self) -> PathBuf {
+        reserve_path(&self.layout.root)
+    }
 }
 
 /// The folder that holds `path`.
