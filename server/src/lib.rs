@@ -61,6 +61,7 @@ pub mod consensus;
 pub mod handle;
 pub mod http;
 pub mod listen;
+pub mod mutants;
 pub mod mvcc;
 pub mod replica;
 pub mod runtime;

@@ -18,8 +18,10 @@ use crate::mvcc::Limits;
 use crate::replica::{self, FlushLimits};
 use crate::runtime::{self, Options, RecoverError, Report, RunError, Setup};
 use crate::state_machine::Member;
+use crate::storage::checkpoint::CHECKPOINT_BYTES;
 use crate::storage::fs::SharedFs;
 use crate::storage::os_fs::OsFs;
+use crate::storage::reserve::RESERVE_BYTES;
 use crate::storage::wal::WalOptions;
 use crate::telemetry::Metrics;
 
@@ -298,6 +300,8 @@ fn options(config: &Config, setup: &Setup) -> Result<Options, ServerError> {
         first_request_id: first_request_id(setup.member.id, random()?),
         request_bytes_max: config.limits.request_bytes_max,
         quota_bytes,
+        checkpoint_bytes: CHECKPOINT_BYTES,
+        reserve_bytes: RESERVE_BYTES,
     })
 }
 

@@ -1,9 +1,9 @@
 //! The simulator, briefly: what `simulate` and `crashpoints` do at length.
 
 use quorate_tests::sim::runner::{Options, Scenario, run_all};
-use quorate_tests::sim::toy;
+use quorate_tests::sim::world;
 
-const SCENARIO: Scenario = toy::SCENARIO;
+const SCENARIO: Scenario = world::SCENARIO;
 
 #[test]
 fn a_few_seeds_break_no_invariant() {

@@ -12,6 +12,7 @@ use super::errors::{self, Refusal};
 use super::request::Command;
 use crate::config::LimitConfig;
 use crate::handle::{Committed, Handle};
+use crate::mutants;
 use crate::mvcc::{RangeQuery, Revision};
 use crate::telemetry::{Histogram, Metrics};
 use crate::view::{Pin, RangeSummary, ReadError};
@@ -166,7 +167,7 @@ impl Context {
     ) -> Result<Vec<Bytes>, Status> {
         let handle = &self.shared.handle;
         let mut kvs = Vec::with_capacity(revisions.len());
-        let mut chunks = revisions.chunks(STORED_PER_STEP).peekable();
+        let mut chunks = revisions.chunks(mutants::step(STORED_PER_STEP)).peekable();
         while let Some(chunk) = chunks.next() {
             handle
                 .view()

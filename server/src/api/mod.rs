@@ -35,7 +35,22 @@ pub use body::ReplyBody;
 pub use methods::METHODS;
 pub use service::Api;
 
+use quorate_proto::etcdserverpb::{kv_server::Kv, maintenance_server::Maintenance};
 use tonic::Status;
+
+use crate::config::LimitConfig;
+use crate::handle::Handle;
+use crate::telemetry::Metrics;
+
+/// The services on keys and for operators without their edge to HTTP, as the simulator calls them.
+pub fn services(
+    handle: Handle,
+    metrics: std::sync::Arc<Metrics>,
+    limits: LimitConfig,
+) -> (impl Kv, impl Maintenance) {
+    let context = context::Context::new(handle, metrics, limits);
+    (kv::KvService::new(context.clone()), maintenance::MaintenanceService::new(context))
+}
 
 /// What a method says whose feature is not there.
 pub(crate) fn unavailable(what: &str) -> Status {

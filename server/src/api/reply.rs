@@ -21,6 +21,7 @@ use tonic::Status;
 use super::context::{Context, Rows};
 use super::errors::Refusal;
 use crate::handle::{Committed, Response};
+use crate::mutants::{self, Mutant};
 use crate::mvcc::{Applied, Outcome, Revision};
 use crate::view::Pin;
 
@@ -131,5 +132,8 @@ pub(crate) fn range(header: ResponseHeader, rows: Rows) -> RangeResponse {
 
 /// The moment at which a range outside a transaction reads.
 pub(crate) fn end_of(pin: &Pin) -> Revision {
-    Revision::end_of(pin.revision())
+    match mutants::on(Mutant::HalfTransaction) {
+        true => Revision::new(pin.revision(), 0),
+        false => Revision::end_of(pin.revision()),
+    }
 }

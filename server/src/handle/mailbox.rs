@@ -32,6 +32,8 @@ pub enum Stop {
     Requested,
     /// Something failed; the text is for a person.
     Failed(String),
+    /// As `Failed`, because the disk is full.
+    DiskFull(String),
 }
 
 /// What the owner finds when it looks.

@@ -19,6 +19,7 @@ use bytes::Bytes;
 
 use super::RowKey;
 use super::index::Index;
+use crate::mutants::{self, Mutant};
 
 /// The costs of a row beside its key and stored bytes, as in [`super::Row::cost_bytes`].
 const ROW_OVERHEAD_BYTES: u64 = 16;
@@ -108,7 +109,7 @@ impl Compaction {
             None if self.stored.0 > self.walked => self.stored.0,
             None => return false,
         };
-        oldest_pin.is_none_or(|pin| pin >= revision)
+        mutants::on(Mutant::PinIgnored) || oldest_pin.is_none_or(|pin| pin >= revision)
     }
 
     pub(super) fn step(
@@ -146,7 +147,10 @@ impl Compaction {
         // A later compaction may drop older rows: each flush stays within one, so it ascends.
         if let Some(batch) = self.waiting.iter_mut().find(|batch| !batch.rows.is_empty()) {
             while keys.len() < rows_max
-                && let Some((key, cost)) = batch.rows.pop_first()
+                && let Some((key, cost)) = match mutants::on(Mutant::TombstoneBeforePuts) {
+                    true => batch.rows.pop_last(),
+                    false => batch.rows.pop_first(),
+                }
             {
                 batch.unconfirmed += 1;
                 self.taken.push_back(cost);

@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::{KeyRange, Revision, Row};
+use crate::mutants::{self, Mutant};
 
 pub(super) struct Window {
     bytes_max: u64,
@@ -101,9 +102,19 @@ impl Window {
 
     /// Rows for the next flush: all that none has taken.
     pub(super) fn take(&mut self) -> Vec<Row> {
-        let rows = self.rows.range(self.taken..).cloned().collect();
+        let mut rows: Vec<Row> = self.rows.range(self.taken..).cloned().collect();
         self.taken = self.rows.len();
         self.untaken_bytes = 0;
+        if mutants::on(Mutant::EvictedBeforeFlush)
+            && let Some(last) = rows.last()
+        {
+            self.flushed(last.key.revision().main);
+        }
+        if mutants::on(Mutant::HalfFlush)
+            && rows.last().is_some_and(|row| row.key.revision().sub > 0)
+        {
+            rows.pop();
+        }
         rows
     }
 

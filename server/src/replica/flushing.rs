@@ -5,6 +5,7 @@
 
 use super::committer::Progress;
 use super::event::Effect;
+use crate::mutants;
 use crate::mvcc::{KeySpace, RowKey};
 use crate::state_machine::{Cut, FlushBatch, StateMachine};
 
@@ -80,7 +81,7 @@ impl Flushing {
         machine: &mut StateMachine,
         space: &mut KeySpace,
     ) -> Effect {
-        let unflushed = space.take_unflushed(DELETIONS_MAX);
+        let unflushed = space.take_unflushed(mutants::step(DELETIONS_MAX));
         let mut tables = machine.take_dirty();
         tables.extend(
             Cut {
@@ -122,7 +123,7 @@ impl Flushing {
         self.flushed_index = applied_index;
         space.flushed(batch.revision, &batch.deletions);
         // A full batch of deletions says that more are waiting.
-        self.urgent |= batch.deletions.len() == DELETIONS_MAX;
+        self.urgent |= batch.deletions.len() == mutants::step(DELETIONS_MAX);
         true
     }
 }

@@ -23,6 +23,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::consensus::{self, ConfChangeError, Consensus, ConsensusError, SoftState};
+use crate::mutants;
 use crate::mvcc::{Rows, Sizes};
 use crate::state_machine::{Alarm, AlarmKind, FatalError, Member, Restored, StateMachine, own};
 use crate::view::View;
@@ -386,7 +387,7 @@ impl Replica {
             return;
         }
         let oldest_pin = self.view.oldest_pin();
-        let finished = self.view.write().compact_step(COMPACT_STEP_KEYS, oldest_pin);
+        let finished = self.view.write().compact_step(mutants::step(COMPACT_STEP_KEYS), oldest_pin);
         if finished.is_some() && !self.compactor.1.is_empty() {
             self.flushing.hurry();
         }

@@ -1,4 +1,4 @@
-//! The thread that drives the flusher.
+//! What drives the flusher: a thread, or the simulator step by step.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,9 +23,11 @@ const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 /// Below this much free space, or 5 % if that is less, writes that add are refused.
 const FREE_BYTES_MIN: u64 = 512 << 20;
 
-/// What the thread is asked for. One flush at a time, so the channel stays short.
-pub(super) enum Work {
+/// What the flusher is asked for. One flush at a time, so the channel stays short.
+pub enum Work {
+    /// Write this batch.
     Flush(FlushBatch),
+    /// Give space back, and say when that is done.
     Rewrite(oneshot::Sender<()>),
     /// A last checkpoint, then the end.
     Stop,
@@ -37,123 +39,76 @@ pub(super) struct Background {
     thread: JoinHandle<Result<(), FlusherError>>,
 }
 
-/// What the thread works with.
-pub(super) struct Worker {
-    pub(super) flusher: Flusher,
-    pub(super) handle: Handle,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) fs: SharedFs,
-    pub(super) data_dir: PathBuf,
-}
-
-impl Background {
-    pub(super) fn spawn(
-        worker: Worker,
-        (work, queue): (Sender<Work>, Receiver<Work>),
-    ) -> Result<Self, RunError> {
-        let thread = std::thread::Builder::new()
-            .name("flusher".into())
-            .spawn(move || Driver::new(worker, queue).run())
-            .map_err(|error| RunError::Failed(format!("cannot start a thread: {error}")))?;
-        Ok(Self { work, thread })
-    }
-
-    pub(super) fn flush(&self, batch: FlushBatch) {
-        // A thread that ended has told the owner why through the mailbox.
-        let _ = self.work.send(Work::Flush(batch));
-    }
-
-    /// Ends the thread after a last checkpoint.
-    pub(super) fn stop(self) -> Result<(), RunError> {
-        let _ = self.work.send(Work::Stop);
-        match self.thread.join() {
-            Ok(result) => Ok(result?),
-            Err(_) => Err(RunError::Failed("the flusher thread panicked".into())),
-        }
-    }
-}
-
-struct Driver {
-    worker: Worker,
-    queue: Receiver<Work>,
+/// The flusher, with those who want to know what it did.
+pub struct Worker {
+    flusher: Flusher,
+    handle: Handle,
+    metrics: Arc<Metrics>,
     rewrite_waiters: Vec<oneshot::Sender<()>>,
-    is_stopping: bool,
     flush_began: Instant,
-    space_checked: Option<Instant>,
 }
 
-impl Driver {
-    fn new(worker: Worker, queue: Receiver<Work>) -> Self {
-        Self {
-            worker,
-            queue,
-            rewrite_waiters: Vec::new(),
-            is_stopping: false,
-            flush_began: Instant::now(),
-            space_checked: None,
-        }
+impl Worker {
+    pub(super) fn new(flusher: Flusher, handle: Handle, metrics: Arc<Metrics>) -> Self {
+        let rewrite_waiters = Vec::new();
+        Self { flusher, handle, metrics, rewrite_waiters, flush_began: Instant::now() }
     }
 
-    fn run(mut self) -> Result<(), FlusherError> {
-        let result = self.work();
-        match result {
-            Ok(()) => self.worker.flusher.close(),
-            Err(error) => {
-                self.worker.handle.mailbox().stop(Stop::Failed(error.to_string()));
-                Err(error)
+    /// Takes work, to be done by the steps that follow.
+    pub fn take(&mut self, work: Work) {
+        match work {
+            Work::Flush(batch) => {
+                self.flush_began = Instant::now();
+                self.flusher.add(batch);
             }
-        }
-    }
-
-    fn work(&mut self) -> Result<(), FlusherError> {
-        let mut is_idle = false;
-        loop {
-            match self.next(is_idle) {
-                Some(Work::Flush(batch)) => {
-                    self.flush_began = Instant::now();
-                    self.worker.flusher.add(batch);
-                }
-                Some(Work::Rewrite(done)) => {
-                    self.rewrite_waiters.push(done);
-                    self.worker.flusher.request_rewrite();
-                    self.worker.metrics.disk.defrag_inflight.set(1);
-                }
-                Some(Work::Stop) => {
-                    self.is_stopping = true;
-                    self.worker.flusher.request_checkpoint();
-                }
-                None => {}
+            Work::Rewrite(done) => {
+                self.rewrite_waiters.push(done);
+                self.flusher.request_rewrite();
+                self.metrics.disk.defrag_inflight.set(1);
             }
-            self.check_space();
-            let step = self.worker.flusher.step()?;
-            is_idle = matches!(step, Step::Idle);
-            if is_idle && self.is_stopping {
-                return Ok(());
-            }
-            self.report(step);
+            Work::Stop => self.flusher.request_checkpoint(),
         }
     }
 
-    fn next(&self, is_idle: bool) -> Option<Work> {
-        if !is_idle || self.is_stopping {
-            return self.queue.try_recv().ok();
-        }
-        match self.queue.recv_timeout(SPACE_INTERVAL) {
-            Ok(work) => Some(work),
-            Err(RecvTimeoutError::Timeout) => None,
-            // The owner is gone without a word: it failed, and has said so.
-            Err(RecvTimeoutError::Disconnected) => Some(Work::Stop),
-        }
+    /// Does a step, and tells those concerned what it finished.
+    ///
+    /// # Errors
+    /// The process must end.
+    pub fn step(&mut self) -> Result<Step, FlusherError> {
+        let step = self.flusher.step()?;
+        self.report(&step);
+        Ok(step)
     }
 
-    fn report(&mut self, step: Step) {
+    /// Tells the owner why the process must end.
+    pub fn failed(&self, error: &FlusherError) {
+        let reason = error.to_string();
+        let is_full = error.is_storage_full();
+        let stop = if is_full { Stop::DiskFull(reason) } else { Stop::Failed(reason) };
+        self.handle.mailbox().stop(stop);
+    }
+
+    /// The flusher.
+    pub fn flusher(&self) -> &Flusher {
+        &self.flusher
+    }
+
+    /// Closes the state store.
+    ///
+    /// # Errors
+    /// If the file cannot be written; what was flushed is safe.
+    pub fn close(self) -> Result<(), FlusherError> {
+        self.flusher.close()
+    }
+
+    fn report(&mut self, step: &Step) {
         match step {
             Step::Idle | Step::Busy => {}
             Step::Flushed(report) => {
                 let seconds = self.flush_began.elapsed().as_secs_f64();
-                self.worker.metrics.disk.commit_seconds.observe(seconds);
+                self.metrics.disk.commit_seconds.observe(seconds);
                 self.publish_file_bytes(report.file_bytes);
-                self.worker.handle.mailbox().event(Event::Flushed {
+                self.handle.mailbox().event(Event::Flushed {
                     generation: report.generation,
                     applied_index: report.applied_index,
                 });
@@ -181,7 +136,7 @@ impl Driver {
     }
 
     fn rewrite_done(&mut self) {
-        self.worker.metrics.disk.defrag_inflight.set(0);
+        self.metrics.disk.defrag_inflight.set(0);
         for waiter in self.rewrite_waiters.drain(..) {
             let _ = waiter.send(());
         }
@@ -189,7 +144,86 @@ impl Driver {
 
     fn publish_file_bytes(&self, bytes: u64) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.worker.handle.status().db_file_bytes.store(bytes, Ordering::Relaxed);
+        self.handle.status().db_file_bytes.store(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Background {
+    pub(super) fn spawn(
+        worker: Worker,
+        (work, queue): (Sender<Work>, Receiver<Work>),
+        (fs, data_dir): (SharedFs, PathBuf),
+    ) -> Result<Self, RunError> {
+        let driver =
+            Driver { worker, queue, fs, data_dir, is_stopping: false, space_checked: None };
+        let thread = std::thread::Builder::new()
+            .name("flusher".into())
+            .spawn(move || driver.run())
+            .map_err(|error| RunError::Failed(format!("cannot start a thread: {error}")))?;
+        Ok(Self { work, thread })
+    }
+
+    pub(super) fn flush(&self, batch: FlushBatch) {
+        // A thread that ended has told the owner why through the mailbox.
+        let _ = self.work.send(Work::Flush(batch));
+    }
+
+    /// Ends the thread after a last checkpoint.
+    pub(super) fn stop(self) -> Result<(), RunError> {
+        let _ = self.work.send(Work::Stop);
+        match self.thread.join() {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(RunError::Failed("the flusher thread panicked".into())),
+        }
+    }
+}
+
+struct Driver {
+    worker: Worker,
+    queue: Receiver<Work>,
+    fs: SharedFs,
+    data_dir: PathBuf,
+    is_stopping: bool,
+    space_checked: Option<Instant>,
+}
+
+impl Driver {
+    fn run(mut self) -> Result<(), FlusherError> {
+        let result = self.work();
+        match result {
+            Ok(()) => self.worker.close(),
+            Err(error) => {
+                self.worker.failed(&error);
+                Err(error)
+            }
+        }
+    }
+
+    fn work(&mut self) -> Result<(), FlusherError> {
+        let mut is_idle = false;
+        loop {
+            if let Some(work) = self.next(is_idle) {
+                self.is_stopping |= matches!(work, Work::Stop);
+                self.worker.take(work);
+            }
+            self.check_space();
+            is_idle = matches!(self.worker.step()?, Step::Idle);
+            if is_idle && self.is_stopping {
+                return Ok(());
+            }
+        }
+    }
+
+    fn next(&self, is_idle: bool) -> Option<Work> {
+        if !is_idle || self.is_stopping {
+            return self.queue.try_recv().ok();
+        }
+        match self.queue.recv_timeout(SPACE_INTERVAL) {
+            Ok(work) => Some(work),
+            Err(RecvTimeoutError::Timeout) => None,
+            // The owner is gone without a word: it failed, and has said so.
+            Err(RecvTimeoutError::Disconnected) => Some(Work::Stop),
+        }
     }
 
     fn check_space(&mut self) {
@@ -197,7 +231,7 @@ impl Driver {
             return;
         }
         self.space_checked = Some(Instant::now());
-        match self.worker.fs.space(&self.worker.data_dir) {
+        match self.fs.space(&self.data_dir) {
             Ok(space) => {
                 let is_low = is_low(space);
                 self.worker.handle.mailbox().event(Event::DiskSpace { is_low });

@@ -18,19 +18,22 @@ pub(super) struct LogWriter {
     /// A hard state that may be lost. It waits for the next append and saves a write.
     hard_state: Option<HardState>,
     needs_sync: bool,
-    preparing: Preparing,
+    prepared: Slot,
 }
 
-/// The next segment, made ready on a thread of its own.
-#[derive(Default)]
-struct Preparing {
-    /// Where the thread leaves its result. Locked for an instant by either side.
-    result: Arc<Mutex<Option<Result<Spare, WalError>>>>,
+/// Where the result of a [`SegmentJob`] is left. Locked for an instant by either side.
+type Slot = Arc<Mutex<Option<Result<Spare, WalError>>>>;
+
+/// The work that makes the next segment ready. Zeroing it takes as long as the disk needs for 64 MiB,
+/// so it happens beside the owner.
+pub struct SegmentJob {
+    preparation: Preparation,
+    result: Slot,
 }
 
 impl LogWriter {
     pub(super) fn new(wal: Wal, metrics: Arc<Metrics>) -> Self {
-        Self { wal, metrics, hard_state: None, needs_sync: false, preparing: Preparing::default() }
+        Self { wal, metrics, hard_state: None, needs_sync: false, prepared: Slot::default() }
     }
 
     /// Appends; durable after [`LogWriter::sync_if_needed`].
@@ -45,7 +48,6 @@ impl LogWriter {
         self.needs_sync |= persist.sync.is_some();
         self.metrics.disk.wal_write_seconds.observe(from.elapsed().as_secs_f64());
         self.metrics.disk.wal_write_bytes.add(i64::try_from(written).unwrap_or(0));
-        self.prepare_next();
         Ok(())
     }
 
@@ -76,9 +78,9 @@ impl LogWriter {
         Ok(self.wal.release(upto)?)
     }
 
-    /// Zeroing a segment takes as long as the disk needs for 64 MiB, so it happens beside.
-    fn prepare_next(&mut self) {
-        if let Some(result) = self.preparing.result.lock().take() {
+    /// Takes the segment that was made ready, and hands out the work for the next one.
+    pub(super) fn next_job(&mut self) -> Option<SegmentJob> {
+        if let Some(result) = self.prepared.lock().take() {
             match result {
                 Ok(spare) => self.wal.adopt(Some(spare)),
                 Err(error) => {
@@ -88,20 +90,21 @@ impl LogWriter {
                 }
             }
         }
-        if let Some(preparation) = self.wal.preparation() {
-            self.preparing.spawn(preparation);
-        }
+        let preparation = self.wal.preparation()?;
+        Some(SegmentJob { preparation, result: self.prepared.clone() })
     }
 }
 
-impl Preparing {
-    fn spawn(&self, preparation: Preparation) {
-        let slot = self.result.clone();
-        let run = move || {
-            let result = preparation.run();
-            *slot.lock() = Some(result);
-        };
-        let spawned = std::thread::Builder::new().name("log-segment".into()).spawn(run);
+impl SegmentJob {
+    /// Does it. The log takes the result at its next append.
+    pub fn run(self) {
+        let result = self.preparation.run();
+        *self.result.lock() = Some(result);
+    }
+
+    pub(super) fn spawn(self) {
+        let spawned =
+            std::thread::Builder::new().name("log-segment".into()).spawn(move || self.run());
         if let Err(error) = spawned {
             tracing::warn!(%error, "cannot start the thread that prepares the next segment");
         }

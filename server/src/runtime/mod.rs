@@ -7,6 +7,7 @@ mod recovery;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,14 +18,17 @@ use crate::state_machine::RestoreError;
 use crate::storage::checkpoint::CheckpointError;
 use crate::storage::data_dir::{DataDir, DataDirError, exit};
 use crate::storage::flusher::{Flusher, FlusherError, FlusherOptions};
-use crate::storage::reserve::{RESERVE_BYTES, Reserve};
+use crate::storage::reserve::Reserve;
 use crate::storage::state::OpenError;
 use crate::storage::wal::WalError;
 use crate::telemetry::Metrics;
 
-use background::{Background, Work, Worker};
-use owner::{Owner, Rounds};
+use background::Background;
+use owner::Threads;
 
+pub use background::{Work, Worker};
+pub use log::SegmentJob;
+pub use owner::{Beside, Owner};
 pub use recovery::{Recovered, Report, Setup, recover};
 
 /// What a member is started with, beside what it recovers.
@@ -39,6 +43,10 @@ pub struct Options {
     pub request_bytes_max: usize,
     /// The quota in bytes; `None` for none.
     pub quota_bytes: Option<u64>,
+    /// Flushed bytes after which a new checkpoint of the index is written.
+    pub checkpoint_bytes: u64,
+    /// Space set aside for the day the disk is full, in bytes.
+    pub reserve_bytes: u64,
 }
 
 /// A member that runs on threads of its own.
@@ -88,16 +96,20 @@ pub enum RunError {
     Flusher(#[from] FlusherError),
     #[error("{0}")]
     Failed(String),
+    #[error("{0}")]
+    DiskFull(String),
 }
 
 impl RecoverError {
+    /// Whether the file system has no room left.
     fn is_storage_full(&self) -> bool {
         match self {
-            Self::Wal(error) => error.is_storage_full(),
-            Self::Store(OpenError::Failed { fault, .. }) => fault.is_storage_full(),
             Self::DataDir(DataDirError::Io { error, .. }) => {
                 error.kind() == std::io::ErrorKind::StorageFull
             }
+            Self::Wal(error) => error.is_storage_full(),
+            Self::Store(OpenError::Failed { fault, .. }) => fault.is_storage_full(),
+            Self::Checkpoint(error) => error.source.kind() == std::io::ErrorKind::StorageFull,
             _ => false,
         }
     }
@@ -121,25 +133,43 @@ impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Fatal(_) => exit::STATE_DAMAGED,
-            Self::Log(_) | Self::Flusher(_) | Self::Failed(_) => exit::DISK,
+            Self::Log(_) | Self::Flusher(_) | Self::Failed(_) | Self::DiskFull(_) => exit::DISK,
         }
     }
 }
 
-/// Starts the threads of a recovered member. It serves once the replica leads or follows.
+/// A recovered member whose parts do not run yet.
+pub struct Assembled {
+    /// For everyone who wants something of it.
+    pub handle: Handle,
+    /// What flushes.
+    pub worker: Worker,
+    /// Space set aside.
+    pub reserve: SpareSpace,
+    /// The data dir, locked as long as this lives.
+    pub data_dir: DataDir,
+    /// What an [`Owner`] is made of.
+    pub core: Core,
+}
+
+/// The replica and its log.
+pub struct Core {
+    replica: Replica,
+    log: log::LogWriter,
+}
+
+/// Puts a recovered member together. `rewrites` is where requests for a rewrite go.
 ///
 /// # Errors
-/// [`RunError`] if the log cannot be continued or a thread cannot be started.
-pub fn start(
+/// [`RunError`] if the log cannot be continued.
+pub fn assemble(
     setup: &Setup,
     recovered: Recovered,
     options: Options,
-    metrics: Arc<Metrics>,
-) -> Result<Running, RunError> {
+    (metrics, rewrites): (Arc<Metrics>, Sender<Work>),
+) -> Result<Assembled, RunError> {
     let Recovered { data_dir, wal, store, view, replica: recovered_replica, report } = recovered;
     let rows: Arc<dyn Rows> = Arc::new(store.reader());
-    let (work, queue) = background::queue();
-    let rewrites = work.clone();
     let handle = Handle::new(Parts {
         view: view.clone(),
         rows: rows.clone(),
@@ -153,35 +183,60 @@ pub fn start(
     status.member_id.store(setup.member.id, Ordering::Relaxed);
     status.db_file_bytes.store(size(store.space().file_bytes), Ordering::Relaxed);
     status.quota_bytes.store(size(options.quota_bytes.unwrap_or(0)), Ordering::Relaxed);
-    let flusher_options = FlusherOptions::new(data_dir.index_dir(), setup.cluster_id);
+    let flusher_options = FlusherOptions {
+        checkpoint_bytes: options.checkpoint_bytes,
+        ..FlusherOptions::new(data_dir.index_dir(), setup.cluster_id)
+    };
     let flusher = Flusher::new(
         (setup.fs.clone(), flusher_options),
         store,
         view.clone(),
         report.checkpoint_revision,
     );
-    let worker = Worker {
-        flusher,
-        handle: handle.clone(),
-        metrics: metrics.clone(),
-        fs: setup.fs.clone(),
-        data_dir: data_dir.path().to_owned(),
-    };
-    let replica = Replica::new(options.replica, recovered_replica, view, rows)?;
-    let owner = Owner {
-        replica,
-        handle: handle.clone(),
-        log: log::LogWriter::new(wal, metrics),
-        background: Background::spawn(worker, (work, queue))?,
-        tick: options.tick,
-        rounds: Rounds::default(),
-    };
-    let reserve = Reserve::open(setup.fs.clone(), &data_dir.reserve_path(), RESERVE_BYTES);
+    let reserve = Reserve::open(setup.fs.clone(), &data_dir.reserve_path(), options.reserve_bytes);
+    Ok(Assembled {
+        core: Core {
+            replica: Replica::new(options.replica, recovered_replica, view, rows)?,
+            log: log::LogWriter::new(wal, metrics.clone()),
+        },
+        worker: Worker::new(flusher, handle.clone(), metrics),
+        reserve: SpareSpace(reserve),
+        handle,
+        data_dir,
+    })
+}
+
+/// Starts the threads of a recovered member. It serves once the replica leads or follows.
+///
+/// # Errors
+/// [`RunError`] if the log cannot be continued or a thread cannot be started.
+pub fn start(
+    setup: &Setup,
+    recovered: Recovered,
+    options: Options,
+    metrics: Arc<Metrics>,
+) -> Result<Running, RunError> {
+    let (work, queue) = background::queue();
+    let tick = options.tick;
+    let assembled = assemble(setup, recovered, options, (metrics, work.clone()))?;
+    let Assembled { handle, worker, mut reserve, data_dir, core } = assembled;
+    let place = (setup.fs.clone(), data_dir.path().to_owned());
+    let background = Background::spawn(worker, (work, queue), place)?;
+    let owner = Owner::new(core, handle.clone(), Threads(background));
     let (end, ended) = tokio::sync::oneshot::channel();
     let owner = std::thread::Builder::new()
         .name("owner".into())
         .spawn(move || {
-            let result = run(owner, reserve);
+            // Writing the reserve takes as long as the disk needs for 64 MiB: beside, not before.
+            let reserving = std::thread::spawn(move || {
+                reserve.set_aside();
+                reserve
+            });
+            let result = owner.run(tick);
+            match reserving.join() {
+                Ok(mut reserve) => reserve.ended(&result),
+                Err(_) => tracing::warn!("the thread that sets space aside panicked"),
+            }
             // Nobody listens if the process is already on its way out.
             let _ = end.send(());
             result
@@ -190,30 +245,36 @@ pub fn start(
     Ok(Running { handle, owner, ended, _data_dir: data_dir })
 }
 
-/// Runs the owner. If the disk is full, gives the reserve up, so that the next start has room.
-fn run(owner: Owner, reserve: std::io::Result<Reserve>) -> Result<(), RunError> {
-    // Writing the reserve takes as long as the disk needs for 64 MiB: beside, not before.
-    let reserving = std::thread::spawn(move || {
-        let mut reserve = reserve?;
-        reserve.restore()?;
-        std::io::Result::Ok(reserve)
-    });
-    let result = owner.run();
-    match reserving.join() {
-        Ok(Ok(mut reserve)) if result.as_ref().is_err_and(RunError::is_storage_full) => {
-            match reserve.release() {
-                Ok(true) => {
-                    tracing::warn!("the disk is full: gave the reserve up for the next start")
-                }
-                Ok(false) => {}
-                Err(error) => tracing::warn!(%error, "the disk is full and the reserve is stuck"),
+/// The reserve file, as far as it can be had.
+pub struct SpareSpace(std::io::Result<Reserve>);
+
+impl SpareSpace {
+    /// Sets the space aside if there is plenty.
+    pub fn set_aside(&mut self) {
+        let restored = match &mut self.0 {
+            Ok(reserve) => reserve.restore(),
+            Err(error) => {
+                tracing::warn!(%error, "cannot look at the reserve file");
+                return;
             }
+        };
+        if let Err(error) = restored {
+            tracing::warn!(%error, "cannot set space aside for the day the disk is full");
         }
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "could not set space aside for a full disk"),
-        Err(_) => tracing::warn!("the thread that sets space aside panicked"),
     }
-    result
+
+    /// Gives the space up if the member ended because the disk is full: the next start needs room.
+    pub fn ended(&mut self, result: &Result<(), RunError>) {
+        let (Err(error), Ok(reserve)) = (result, &mut self.0) else { return };
+        if !error.is_storage_full() {
+            return;
+        }
+        match reserve.release() {
+            Ok(true) => tracing::warn!("the disk is full: gave up the reserve for the next start"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "the disk is full and the reserve is stuck"),
+        }
+    }
 }
 
 impl RunError {
@@ -221,6 +282,7 @@ impl RunError {
         match self {
             Self::Log(error) => error.is_storage_full(),
             Self::Flusher(error) => error.is_storage_full(),
+            Self::DiskFull(_) => true,
             Self::Failed(_) | Self::Fatal(_) => false,
         }
     }

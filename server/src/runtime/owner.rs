@@ -1,4 +1,7 @@
-//! The owner: one thread that takes events, hands them to the replica and performs its effects.
+//! The owner: takes events, hands them to the replica and performs its effects.
+//!
+//! It runs on a thread of its own ([`Owner::run`]), or turn by turn under the simulator; what goes on
+//! beside it is behind [`Beside`]. Everything else is the same code.
 //!
 //! What depends on a sync never leaves before it, and this file is where that is decided: the log is
 //! appended and synced in [`Owner::perform`], and only then does the replica hear of it. Whatever
@@ -10,69 +13,162 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::RunError;
 use super::background::Background;
-use super::log::LogWriter;
+use super::log::{LogWriter, SegmentJob};
+use super::{Core, RunError};
 use crate::handle::{Delivery, Handle, Stop};
+use crate::mutants::{self, Mutant};
 use crate::replica::{Effect, Event, Published, Replica, Reply, RequestId};
+use crate::state_machine::FlushBatch;
+
+/// What goes on beside the owner.
+pub trait Beside {
+    /// Begins to flush a batch; its end arrives in the mailbox as [`Event::Flushed`].
+    fn flush(&mut self, batch: FlushBatch);
+
+    /// Has the next segment of the log made ready.
+    fn prepare(&mut self, job: SegmentJob);
+}
 
 /// A replica with everything it needs to live.
-pub(super) struct Owner {
-    pub(super) replica: Replica,
-    pub(super) handle: Handle,
-    pub(super) log: LogWriter,
-    pub(super) background: Background,
-    pub(super) tick: Duration,
-    pub(super) rounds: Rounds,
+pub struct Owner<B> {
+    replica: Replica,
+    handle: Handle,
+    log: LogWriter,
+    rounds: Rounds,
+    beside: B,
 }
 
 /// What lives from one round to the next.
 #[derive(Default)]
-pub(super) struct Rounds {
+struct Rounds {
     waiting: HashMap<RequestId, oneshot::Sender<Reply>>,
     effects: Vec<Effect>,
     replies: Vec<(oneshot::Sender<Reply>, Reply)>,
     published: Published,
 }
 
-impl Owner {
+impl Owner<Threads> {
     /// Runs until somebody asks for an end or something fails.
     ///
     /// # Errors
     /// [`RunError`]: the process must end with it. Everything acknowledged is in the log.
-    pub(super) fn run(mut self) -> Result<(), RunError> {
-        self.handle.publish_records(self.replica.members(), self.replica.alarms());
-        let result = self.serve();
-        // Whoever still waits is told that the member stopped; what was proposed is unknown.
-        let left = self.handle.mailbox().close();
-        self.rounds.waiting.clear();
-        result?;
-        self.take(Delivery { requests: Default::default(), ..left })?;
-        self.flush_all()?;
-        self.background.stop()
+    pub(super) fn run(mut self, tick: Duration) -> Result<(), RunError> {
+        let result = self.serve(tick);
+        self.begin_stop(result)?;
+        while !self.flush_rest()? {
+            let delivery = self.handle.mailbox().take(Instant::now() + tick);
+            self.take(delivery)?;
+            if !self.is_flushing() {
+                break;
+            }
+        }
+        self.beside.0.stop()
     }
 
-    fn serve(&mut self) -> Result<(), RunError> {
-        let mut next_tick = Instant::now() + self.tick;
+    fn serve(&mut self, tick: Duration) -> Result<(), RunError> {
+        let mut next_tick = Instant::now() + tick;
         loop {
             self.round()?;
-            let deadline = if self.replica.has_work() { Instant::now() } else { next_tick };
-            let mut delivery = self.handle.mailbox().take(deadline);
-            match delivery.stop.take() {
-                Some(Stop::Requested) => return Ok(()),
-                Some(Stop::Failed(reason)) => return Err(RunError::Failed(reason)),
-                None => self.take(delivery)?,
+            let deadline = if self.has_work() { Instant::now() } else { next_tick };
+            let delivery = self.handle.mailbox().take(deadline);
+            if self.take(delivery)? {
+                return Ok(());
             }
             let now = Instant::now();
             if now >= next_tick {
                 // After a pause one tick stands for all that were missed.
-                self.replica.handle(Event::Tick, &mut self.rounds.effects)?;
-                next_tick = now + self.tick;
+                self.tick()?;
+                next_tick = now + tick;
             }
         }
     }
+}
 
-    fn take(&mut self, delivery: Delivery) -> Result<(), RunError> {
+/// Threads beside the owner's.
+pub(super) struct Threads(pub(super) Background);
+
+impl Beside for Threads {
+    fn flush(&mut self, batch: FlushBatch) {
+        self.0.flush(batch);
+    }
+
+    fn prepare(&mut self, job: SegmentJob) {
+        job.spawn();
+    }
+}
+
+impl<B: Beside> Owner<B> {
+    /// The owner of `replica`, with its log.
+    pub fn new(core: Core, handle: Handle, beside: B) -> Self {
+        let Core { replica, log } = core;
+        handle.publish_records(replica.members(), replica.alarms());
+        Self { replica, handle, log, rounds: Rounds::default(), beside }
+    }
+
+    /// What goes on beside.
+    pub fn beside(&mut self) -> &mut B {
+        &mut self.beside
+    }
+
+    /// What is to be seen of the replica.
+    pub fn published(&self) -> Published {
+        self.replica.published()
+    }
+
+    /// Whether [`Owner::round`] has more to do although nothing arrived.
+    pub fn has_work(&self) -> bool {
+        self.replica.has_work()
+    }
+
+    /// Whether a batch is with the flusher.
+    pub fn is_flushing(&self) -> bool {
+        self.replica.is_flushing()
+    }
+
+    /// Lets a tick pass.
+    ///
+    /// # Errors
+    /// As [`Owner::round`].
+    pub fn tick(&mut self) -> Result<(), RunError> {
+        Ok(self.replica.handle(Event::Tick, &mut self.rounds.effects)?)
+    }
+
+    /// Begins an orderly end, after `served` went well: nothing is taken from clients any more.
+    ///
+    /// # Errors
+    /// As [`Owner::round`], and that of `served`.
+    pub fn begin_stop(&mut self, served: Result<(), RunError>) -> Result<(), RunError> {
+        // Whoever still waits is told that the member stopped; what was proposed is unknown.
+        let left = self.handle.mailbox().close();
+        self.rounds.waiting.clear();
+        served?;
+        self.take(Delivery { requests: Default::default(), stop: None, ..left })?;
+        Ok(())
+    }
+
+    /// Flushes everything applied, so that the next start has nothing to apply again; `true` when
+    /// nothing is being flushed any more.
+    ///
+    /// # Errors
+    /// As [`Owner::round`].
+    pub fn flush_rest(&mut self) -> Result<bool, RunError> {
+        self.round()?;
+        self.replica.flush_all(&mut self.rounds.effects);
+        self.round()?;
+        Ok(!self.replica.is_flushing())
+    }
+
+    /// Takes what the mailbox delivered; `true` if an orderly end was asked for.
+    ///
+    /// # Errors
+    /// As [`Owner::round`], and what another thread failed with.
+    pub fn take(&mut self, delivery: Delivery) -> Result<bool, RunError> {
+        match delivery.stop {
+            Some(Stop::Failed(reason)) => return Err(RunError::Failed(reason)),
+            Some(Stop::DiskFull(reason)) => return Err(RunError::DiskFull(reason)),
+            Some(Stop::Requested) | None => {}
+        }
         for event in delivery.events {
             self.replica.handle(event, &mut self.rounds.effects)?;
         }
@@ -80,11 +176,14 @@ impl Owner {
             self.rounds.waiting.insert(request.id, request.reply);
             self.replica.handle(request.event, &mut self.rounds.effects)?;
         }
-        Ok(())
+        Ok(delivery.stop.is_some())
     }
 
     /// Works until nothing is ready any more.
-    fn round(&mut self) -> Result<(), RunError> {
+    ///
+    /// # Errors
+    /// [`RunError`]: the process must end with it. Everything acknowledged is in the log.
+    pub fn round(&mut self) -> Result<(), RunError> {
         loop {
             self.replica.settle(&mut self.rounds.effects)?;
             self.publish();
@@ -105,6 +204,9 @@ impl Owner {
                 Effect::Persist(persist) => {
                     persisted = persist.sync.or(persisted);
                     self.log.append(persist)?;
+                    if let Some(job) = self.log.next_job() {
+                        self.beside.prepare(job);
+                    }
                 }
                 Effect::PersistConfState { index, term, conf_state } => {
                     self.log.append_conf_state((index, term), &conf_state)?;
@@ -114,39 +216,19 @@ impl Owner {
                         self.rounds.replies.push((waiter, reply));
                     }
                 }
-                Effect::Flush(batch) => self.background.flush(batch),
+                Effect::Flush(batch) => self.beside.flush(batch),
                 Effect::ReleaseLog { upto } => self.log.release(upto)?,
             }
         }
         self.rounds.effects = effects;
         self.handle.replies().send(&mut self.rounds.replies);
-        self.log.sync_if_needed()?;
+        if !mutants::on(Mutant::AcknowledgeBeforeSync) {
+            self.log.sync_if_needed()?;
+        }
         if let Some(sync) = persisted {
             self.replica.handle(Event::Persisted { sync }, &mut self.rounds.effects)?;
         }
         Ok(())
-    }
-
-    /// Flushes everything applied, so that the next start has nothing to apply again.
-    fn flush_all(&mut self) -> Result<(), RunError> {
-        loop {
-            self.round()?;
-            self.replica.flush_all(&mut self.rounds.effects);
-            self.round()?;
-            if !self.replica.is_flushing() {
-                return Ok(());
-            }
-            let delivery = self.handle.mailbox().take(Instant::now() + self.tick);
-            if let Some(Stop::Failed(reason)) = delivery.stop {
-                return Err(RunError::Failed(reason));
-            }
-            for event in delivery.events {
-                self.replica.handle(event, &mut self.rounds.effects)?;
-            }
-            if !self.replica.is_flushing() {
-                return Ok(());
-            }
-        }
     }
 
     fn publish(&mut self) {

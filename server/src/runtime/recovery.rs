@@ -15,13 +15,14 @@ use std::sync::Arc;
 
 use super::RecoverError;
 use crate::consensus::{self, bootstrap_entries};
+use crate::mutants::{self, Mutant};
 use crate::mvcc::{KeySpace, Limits, Restorer, Revision, Rows, Standing};
 use crate::replica;
 use crate::state_machine::{Member, Restored};
 use crate::storage::checkpoint::{CheckpointReader, Wanted, load_newest};
 use crate::storage::data_dir::{DataDir, Expected, Identity, reserve_path};
 use crate::storage::fs::SharedFs;
-use crate::storage::reserve::{RESERVE_BYTES, Reserve};
+use crate::storage::reserve::Reserve;
 use crate::storage::state::{self, Opened, StateStore, StoreOptions};
 use crate::storage::wal::{Metadata, Wal, WalOptions};
 use crate::view::View;
@@ -109,8 +110,7 @@ pub fn recover(setup: &Setup) -> Result<Recovered, RecoverError> {
 /// Whether there was a reserve to give up.
 fn give_reserve_up(setup: &Setup) -> bool {
     let path = reserve_path(&setup.data_dir);
-    let reserve = Reserve::open(setup.fs.clone(), &path, RESERVE_BYTES);
-    reserve.and_then(|mut reserve| reserve.release()).unwrap_or(false)
+    Reserve::give_up(&setup.fs, &path).unwrap_or(false)
 }
 
 fn try_recover(setup: &Setup) -> Result<Recovered, RecoverError> {
@@ -213,6 +213,7 @@ fn restore(
     let is_finished = standing.compact_finished == standing.compact_scheduled;
     let usable = |reader: &CheckpointReader| {
         is_finished && standing.compact_scheduled <= reader.head().flushed_revision
+            || mutants::on(Mutant::OutdatedCheckpoint)
     };
     if let Some(reader) = loaded.reader.filter(usable) {
         let head = reader.head();
@@ -249,13 +250,14 @@ fn complete(
 ) -> Result<KeySpace, RecoverError> {
     let mut next = Revision::new(revision + 1, 0);
     loop {
-        let mut slice = Vec::with_capacity(SCAN_ROWS);
-        rows.scan(next, SCAN_ROWS, &mut slice)?;
+        let rows_max = mutants::step(SCAN_ROWS);
+        let mut slice = Vec::with_capacity(rows_max);
+        rows.scan(next, rows_max, &mut slice)?;
         for row in &slice {
             restorer.row(row)?;
         }
         report.rows += slice.len() as u64;
-        let Some(last) = slice.last().filter(|_| slice.len() == SCAN_ROWS) else {
+        let Some(last) = slice.last().filter(|_| slice.len() == rows_max) else {
             return Ok(restorer.finish(standing));
         };
         let last = last.key.revision();

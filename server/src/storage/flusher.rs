@@ -23,6 +23,7 @@ use super::state::{
     FlushError, FlushProgress, FlushReport, OpenError, Rewrite, RewriteError, RewriteProgress,
     RewriteReport, StateStore,
 };
+use crate::mutants;
 use crate::state_machine::FlushBatch;
 use crate::view::{CheckpointRead, ReadError, View};
 
@@ -80,6 +81,15 @@ struct Rewriting {
     is_wanted: bool,
     /// Flushes to wait before space is looked at again.
     pause_flushes: u32,
+}
+
+/// What a flusher is in the middle of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // The names say it.
+pub enum Activity {
+    Flush,
+    Checkpoint,
+    Rewrite,
 }
 
 /// What a step did.
@@ -170,6 +180,17 @@ impl Flusher {
         self.checkpoint.is_wanted |= self.store.revision() > self.checkpoint.revision;
     }
 
+    /// What is under way, a flush before a checkpoint before a rewrite; `None` between two works.
+    pub fn activity(&self) -> Option<Activity> {
+        if self.is_flushing {
+            Some(Activity::Flush)
+        } else if self.checkpoint.under_way.is_some() {
+            Some(Activity::Checkpoint)
+        } else {
+            self.rewrite.under_way.is_some().then_some(Activity::Rewrite)
+        }
+    }
+
     /// The store.
     pub fn store(&self) -> &StateStore {
         &self.store
@@ -206,7 +227,8 @@ impl Flusher {
     }
 
     fn flush_step(&mut self) -> Result<Step, FlusherError> {
-        let FlushProgress::Done(report) = self.store.step_flush(FLUSH_STEP_ROWS)? else {
+        let FlushProgress::Done(report) = self.store.step_flush(mutants::step(FLUSH_STEP_ROWS))?
+        else {
             return Ok(Step::Busy);
         };
         self.is_flushing = false;
@@ -287,7 +309,7 @@ impl Flusher {
                 }
                 Err(error) => Err(error),
             },
-            Some(rewrite) => rewrite.step(&self.store, REWRITE_STEP_ROWS),
+            Some(rewrite) => rewrite.step(&self.store, mutants::step(REWRITE_STEP_ROWS)),
         };
         let finished = match progress {
             Ok(RewriteProgress::More) => return Ok(Step::Busy),

@@ -48,12 +48,20 @@ impl Reserve {
     /// If the disk refuses; the space may be free or not.
     pub fn release(&mut self) -> io::Result<bool> {
         let was_held = std::mem::replace(&mut self.is_held, false);
-        match self.fs.remove_file(&self.path) {
+        Ok(Self::give_up(&self.fs, &self.path)? && was_held)
+    }
+
+    /// Removes the file of a member that does not run; returns whether there was one.
+    ///
+    /// # Errors
+    /// As [`Reserve::release`].
+    pub fn give_up(fs: &SharedFs, path: &Path) -> io::Result<bool> {
+        match fs.remove_file(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             result => result?,
         }
-        self.fs.sync_dir(super::data_dir::parent(&self.path))?;
-        Ok(was_held)
+        fs.sync_dir(super::data_dir::parent(path))?;
+        Ok(true)
     }
 
     /// Sets the space aside if it is not and there is plenty; returns whether it is set aside now.

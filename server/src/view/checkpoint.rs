@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Pin, ReadError, View};
+use crate::mutants;
 use crate::mvcc::Revision;
 
 /// Keys in one chunk: few, because a key may have a long history.
@@ -35,7 +36,8 @@ impl CheckpointRead {
     pub fn step(&mut self, out: &mut Vec<u8>) -> Result<bool, ReadError> {
         let upto = Revision::end_of(self.pin.revision());
         let space = self.view.read_pinned(&self.pin)?;
-        self.after = space.index().encode_slice(self.after.as_deref(), CHUNK_KEYS, upto, out);
+        self.after =
+            space.index().encode_slice(self.after.as_deref(), mutants::step(CHUNK_KEYS), upto, out);
         Ok(self.after.is_some())
     }
 }

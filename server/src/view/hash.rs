@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Pin, ReadError, STEP_KEYS_MAX, View};
+use super::{Pin, ReadError, View, step_keys};
 use crate::mvcc::{Revision, Row, Rows};
 
 /// A finished hash.
@@ -81,7 +81,7 @@ impl HashRead {
         let mut kept = Vec::new();
         *after = self.view.read_pinned(&self.pin)?.index().keep_walk(
             after.as_deref(),
-            STEP_KEYS_MAX,
+            step_keys(),
             *at,
             &mut kept,
         );
@@ -108,7 +108,7 @@ impl HashRead {
             let space = self.view.read_pinned(&self.pin)?;
             match space.recent_rows(next) {
                 Some(recent) => {
-                    batch.extend(recent.take(STEP_KEYS_MAX).cloned());
+                    batch.extend(recent.take(step_keys()).cloned());
                     None
                 }
                 None => Some(space.window_floor()),
@@ -116,14 +116,14 @@ impl HashRead {
         };
         // The store may already hold a part of what the window still has; the floor is sure.
         let Some(floor) = evicted_upto else { return Ok(self.add_all(&batch, None)) };
-        rows.scan(next, STEP_KEYS_MAX, &mut batch)?;
+        rows.scan(next, step_keys(), &mut batch)?;
         // Once the pin has expired, rows may have been deleted under the scan.
         if !self.pin.is_valid() {
             return Err(ReadError::Compacted);
         }
         let scanned = batch.len();
         batch.retain(|row| row.key.revision().main <= floor);
-        let is_last = scanned < STEP_KEYS_MAX || batch.len() < scanned;
+        let is_last = scanned < step_keys() || batch.len() < scanned;
         Ok(self.add_all(&batch, is_last.then(|| Revision::new(floor + 1, 0))))
     }
 
@@ -131,7 +131,7 @@ impl HashRead {
     /// of a full slice. `Some` if there is none.
     fn add_all(&mut self, batch: &[Row], resume: Option<Revision>) -> Option<HashResult> {
         batch.iter().for_each(|row| self.add(row));
-        let behind = batch.last().filter(|_| batch.len() == STEP_KEYS_MAX).map(|row| {
+        let behind = batch.last().filter(|_| batch.len() == step_keys()).map(|row| {
             let last = row.key.revision();
             Revision::new(last.main, last.sub + 1)
         });

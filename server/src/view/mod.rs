@@ -25,6 +25,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::mutants;
 use crate::mvcc::{KeySpace, MvccError, RangeEnd, RangeQuery, Revision, Rows, RowsError, Sizes};
 
 pub use checkpoint::CheckpointRead;
@@ -35,6 +36,11 @@ pub use range::{RangeRead, RangeSummary};
 /// The most keys that one step looks at under the lock. Few in unit tests, so that a few dozen keys
 /// make a read of many steps.
 pub const STEP_KEYS_MAX: usize = if cfg!(test) { 7 } else { 1000 };
+
+/// What one step looks at.
+fn step_keys() -> usize {
+    mutants::step(STEP_KEYS_MAX)
+}
 
 /// The key space as owner and readers share it.
 pub struct View {
@@ -171,7 +177,7 @@ impl View {
         rows: &dyn Rows,
         out: &mut Vec<Bytes>,
     ) -> Result<(), ReadError> {
-        for slice in revisions.chunks(STEP_KEYS_MAX) {
+        for slice in revisions.chunks(step_keys()) {
             let mut gaps = Gaps::default();
             let space = self.read();
             for &revision in slice {

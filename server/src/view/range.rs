@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Gaps, Pin, ReadError, STEP_KEYS_MAX, View};
+use super::{Gaps, Pin, ReadError, View, step_keys};
 use crate::mvcc::index::Version;
 use crate::mvcc::stored::{self, KeyValue, Numbers};
 use crate::mvcc::{KeySpace, RangeEnd, RangeQuery, Revision, Rows, RowsError, Sort, SortTarget};
@@ -79,7 +79,7 @@ impl RangeRead {
             if !self.pin.is_valid() {
                 return Err(ReadError::Compacted);
             }
-            let slice: Vec<Found> = rest.take(STEP_KEYS_MAX).collect();
+            let slice: Vec<Found> = rest.take(step_keys()).collect();
             let done = rest.as_slice().is_empty().then_some(*summary);
             self.emit(slice, rows, out)?;
             return Ok(done);
@@ -124,7 +124,7 @@ impl RangeRead {
             &query.keys,
             walk.after.as_deref(),
             *at,
-            STEP_KEYS_MAX,
+            step_keys(),
             &mut |key, version| {
                 *seen += 1;
                 if *seen > most {
@@ -194,7 +194,7 @@ impl RangeRead {
     ) -> Result<Vec<(Bytes, Found)>, ReadError> {
         let mut valued = Vec::with_capacity(found.len());
         while !found.is_empty() {
-            let rest = found.split_off(found.len().min(STEP_KEYS_MAX));
+            let rest = found.split_off(found.len().min(step_keys()));
             let versions: Vec<Version> = found.iter().map(|found| found.version).collect();
             let mut slice = Vec::with_capacity(found.len());
             self.append(found, rows, &mut slice)?;

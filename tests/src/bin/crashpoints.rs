@@ -13,10 +13,10 @@ use quorate_tests::sim::coverage::{Activity, Fault};
 use quorate_tests::sim::runner::{
     Failure, Options, Scenario, SeedReport, name_seeds_in_panics, run_all,
 };
-use quorate_tests::sim::toy;
+use quorate_tests::sim::world;
 
 /// What is cut.
-const SCENARIO: Scenario = toy::SCENARIO;
+const SCENARIO: Scenario = world::SCENARIO;
 
 /// Recovers from a power cut in every disk operation of a workload.
 #[derive(Parser)]

@@ -15,10 +15,10 @@ use clap::Parser;
 use quorate_tests::sim::runner::{
     Failure, Mutant, Options, Scenario, Summary, name_seeds_in_panics, run_all,
 };
-use quorate_tests::sim::toy;
+use quorate_tests::sim::world;
 
 /// What is simulated.
-const SCENARIO: Scenario = toy::SCENARIO;
+const SCENARIO: Scenario = world::SCENARIO;
 /// From this many seeds on, a zero in the table is a failure.
 const SEEDS_FOR_COVERAGE: u64 = 1000;
 

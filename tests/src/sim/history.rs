@@ -48,6 +48,12 @@ pub enum Event<'a> {
         /// Why.
         refusal: Refusal,
     },
+    /// A client was sent away for a reason that is not the request's (no room, no leader yet): nothing
+    /// happened.
+    Shed {
+        /// What was not done.
+        op: OpId,
+    },
     /// A client gave up, or was told that the outcome is not known.
     Unknown {
         /// What may have happened.
@@ -104,6 +110,8 @@ pub enum Fate {
     Replied(Reply),
     /// It was refused.
     Refused(Refusal),
+    /// It was not done, whatever it asked.
+    Shed,
     /// It may have happened.
     Unknown,
     /// It was unknown, and happened at this revision.
@@ -196,6 +204,7 @@ impl History {
                 self.set_fate(*op, Fate::Refused(*refusal));
                 self.waiting.insert((self.known, *op), ());
             }
+            Event::Shed { op } => self.set_fate(*op, Fate::Shed),
             Event::Unknown { op } => self.set_fate(*op, Fate::Unknown),
             Event::Stopped => {
                 for recorded in self.ops.values_mut().filter(|op| op.fate == Fate::Open) {
@@ -301,8 +310,9 @@ impl History {
         let mut last = Err(refusal);
         for moment in recorded.known_before..=revision {
             last = self.answer_at(&recorded.request, moment);
-            if last == Err(refusal) {
-                break;
+            // Two reasons can look alike to a client.
+            if last.as_ref().is_err_and(|other| other.text() == refusal.text()) {
+                return Err(refusal);
             }
         }
         last

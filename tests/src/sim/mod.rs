@@ -6,6 +6,6 @@ pub mod history;
 pub mod invariants;
 pub mod rng;
 pub mod runner;
-pub mod toy;
 pub mod trace;
 pub mod workload;
+pub mod world;

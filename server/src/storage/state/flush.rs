@@ -9,6 +9,7 @@ use redb::{Durability, WriteTransaction};
 use super::StateStore;
 use super::error::{Fault, FlushError, Refusal};
 use super::tables::{self, Appended, Header};
+use crate::mutants::{self, Mutant};
 use crate::mvcc::{Row, RowKey};
 use crate::state_machine::FlushBatch;
 
@@ -81,8 +82,11 @@ impl StateStore {
             .database()
             .and_then(|database| tables::begin(&database, Durability::Immediate));
         let transaction = begun.map_err(|fault| self.flush_failed(fault))?;
-        let header =
-            Header { applied_index: batch.applied_index, revision: batch.revision, ..self.header };
+        let applied_index = match mutants::on(Mutant::DoubleApply) {
+            true => self.header.applied_index.max(batch.applied_index.saturating_sub(1)),
+            false => batch.applied_index,
+        };
+        let header = Header { applied_index, revision: batch.revision, ..self.header };
         self.running = Some(Running {
             transaction,
             batch,

@@ -51,6 +51,7 @@ pub use self::segment::{Preparation, Spare};
 use self::segment::{Segment, Spares};
 use self::tail::Tail;
 use crate::consensus::{ConfState, Entry, HardState};
+use crate::mutants::{self, Mutant};
 use crate::storage::fs::SharedFs;
 
 /// Whose log it is.
@@ -243,6 +244,8 @@ impl Wal {
         let entry_bytes_max = |entry: &Entry| record::ENTRY_OVERHEAD_MAX + entry.data.len() as u64;
         let bytes_max =
             entries.iter().map(entry_bytes_max).sum::<u64>() + record::HARD_STATE_BYTES_MAX;
+        let lost = mutants::on(Mutant::HardStateLost) && self.tail.is_full_for(bytes_max);
+        let hard_state = hard_state.filter(|_| !lost);
         self.batch(bytes_max, |wal| {
             for entry in entries {
                 wal.encoder.entry(entry);
@@ -413,7 +416,7 @@ impl Wal {
         self.encoder.clear();
         self.encoder.crc();
         self.encoder.metadata(self.metadata);
-        if self.hard_state != HardState::default() {
+        if self.hard_state != HardState::default() && !mutants::on(Mutant::HardStateLost) {
             self.encoder.hard_state(&self.hard_state);
         }
         if let Some((position, conf_state)) = &self.conf_state {

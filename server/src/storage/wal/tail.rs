@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::WalError;
 use super::segment::{self, Segment, Spare};
+use crate::mutants::{self, Mutant};
 use crate::storage::data_dir::parent;
 use crate::storage::fs::{File, OpenMode, SharedFs};
 
@@ -117,6 +118,9 @@ impl Tail {
 
 fn name(fs: &SharedFs, from: &Path, to: &Path) -> Result<(), WalError> {
     fs.rename(from, to).map_err(WalError::io("rename", from))?;
+    if mutants::on(Mutant::RenameNotSynced) {
+        return Ok(());
+    }
     let dir = parent(to);
     fs.sync_dir(dir).map_err(WalError::io("sync", dir))
 }

@@ -30,7 +30,8 @@ impl Invariant for CompactionSparesTheReadable {
 /// The compact revision is one that somebody asked for.
 fn asked_for(state: &StoredState, history: &History) -> Result<(), String> {
     let asks = |request: &Request| matches!(request, Request::Compact(compaction) if compaction.revision == state.compact_revision);
-    let mut asked = history.ops().filter(|(_, op)| !matches!(op.fate, Fate::Refused(_)));
+    let mut asked =
+        history.ops().filter(|(_, op)| !matches!(op.fate, Fate::Refused(_) | Fate::Shed));
     if state.compact_revision == -1 || asked.any(|(_, op)| asks(&op.request)) {
         return Ok(());
     }

@@ -9,6 +9,7 @@ mod replies_equal_model;
 mod revisions_without_gaps;
 #[cfg(test)]
 mod tests;
+mod votes_are_kept;
 
 use super::history::{Event, History};
 
@@ -19,6 +20,7 @@ pub use linearizable_reads::LinearizableReads;
 pub use no_half_transaction::NoHalfTransaction;
 pub use replies_equal_model::RepliesEqualModel;
 pub use revisions_without_gaps::RevisionsWithoutGaps;
+pub use votes_are_kept::VotesAreKept;
 
 /// Something that must hold.
 pub trait Invariant {

@@ -21,7 +21,7 @@ impl Invariant for RepliesEqualModel {
                 (Fate::Replied(given), Ok(expected)) => given == expected,
                 (Fate::Refused(given), Err(expected)) => given == expected,
                 (Fate::Replied(_), Err(_)) | (Fate::Refused(_), Ok(_)) => false,
-                (Fate::Open | Fate::Unknown | Fate::Found(_), _) => true,
+                (Fate::Open | Fate::Shed | Fate::Unknown | Fate::Found(_), _) => true,
             };
             if !equal {
                 let (op, request, fate) = (settled.op, &recorded.request, &recorded.fate);

@@ -1,0 +1,227 @@
+//! Simulated clients: they call the shipped services, as futures that somebody polls.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use quorate_proto::etcdserverpb::alarm_request::AlarmAction;
+use quorate_proto::etcdserverpb::kv_server::Kv;
+use quorate_proto::etcdserverpb::maintenance_server::Maintenance;
+use quorate_proto::etcdserverpb::{AlarmRequest, AlarmType, DefragmentRequest};
+use quorate_server::handle::Handle;
+use tonic::{Request as Wire, Status};
+
+use crate::model::{Refusal, Reply, Request};
+use crate::sim::history::OpId;
+use crate::sim::rng::Rng;
+
+/// What a client does.
+#[derive(Clone, Debug)]
+pub(super) enum Ask {
+    /// A request that the referee knows.
+    Known(OpId, Request),
+    /// Gives space back.
+    Defragment,
+    /// Takes the NOSPACE alarms back.
+    Disarm,
+}
+
+/// What a client got.
+pub(super) type Answer = Result<Option<Reply>, Status>;
+
+type Pending<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// The services, whatever their types.
+pub(super) trait Call {
+    /// Calls one. With `by_round`, a linearizable read asks for a read index even of a lone leader.
+    fn call(self: Arc<Self>, ask: Ask, by_round: bool) -> Pending<Answer>;
+}
+
+/// The shipped services.
+pub(super) struct Services<K, M> {
+    kv: K,
+    maintenance: M,
+    handle: Handle,
+}
+
+impl<K: Kv, M: Maintenance> Services<K, M> {
+    pub(super) fn new(kv: K, maintenance: M, handle: Handle) -> Self {
+        Self { kv, maintenance, handle }
+    }
+
+    async fn known(&self, request: Request) -> Result<Reply, Status> {
+        let reply = match request {
+            Request::Range(range) => {
+                Reply::Range(self.kv.range(Wire::new(range)).await?.into_inner())
+            }
+            Request::Put(put) => Reply::Put(self.kv.put(Wire::new(put)).await?.into_inner()),
+            Request::DeleteRange(delete) => {
+                Reply::DeleteRange(self.kv.delete_range(Wire::new(delete)).await?.into_inner())
+            }
+            Request::Txn(txn) => Reply::Txn(self.kv.txn(Wire::new(txn)).await?.into_inner()),
+            Request::Compact(compaction) => {
+                Reply::Compact(self.kv.compact(Wire::new(compaction)).await?.into_inner())
+            }
+            Request::HashKv(hash) => {
+                Reply::HashKv(self.maintenance.hash_kv(Wire::new(hash)).await?.into_inner())
+            }
+        };
+        Ok(reply.normalized())
+    }
+
+    async fn disarm(&self) -> Result<(), Status> {
+        let member_id = self.handle.status().member_id.load(Ordering::Relaxed);
+        let request = AlarmRequest {
+            action: AlarmAction::Deactivate.into(),
+            member_id,
+            alarm: AlarmType::Nospace.into(),
+        };
+        self.maintenance.alarm(Wire::new(request)).await.map(drop)
+    }
+}
+
+impl<K: Kv, M: Maintenance> Call for Services<K, M> {
+    fn call(self: Arc<Self>, ask: Ask, by_round: bool) -> Pending<Answer> {
+        Box::pin(async move {
+            match ask {
+                Ask::Known(_, request) => {
+                    if by_round {
+                        linearize_by_round(&self.handle).await?;
+                    }
+                    self.known(request).await.map(Some)
+                }
+                Ask::Defragment => {
+                    let done = self.maintenance.defragment(Wire::new(DefragmentRequest {}));
+                    done.await.map(|_| None)
+                }
+                Ask::Disarm => self.disarm().await.map(|()| None),
+            }
+        })
+    }
+}
+
+/// The way of a member that does not lead alone; its answer comes before the request's own.
+async fn linearize_by_round(handle: &Handle) -> Result<(), Status> {
+    let alone = handle.status().leads_alone.swap(false, Ordering::AcqRel);
+    let mut waiting = Box::pin(handle.linearize());
+    let handle = handle.clone();
+    let mut first = true;
+    let done = std::future::poll_fn(move |context| {
+        let polled = waiting.as_mut().poll(context);
+        if std::mem::take(&mut first) && alone {
+            handle.status().leads_alone.store(true, Ordering::Release);
+        }
+        polled
+    });
+    done.await.map_err(|error| Status::unavailable(error.to_string()))
+}
+
+/// Requests under way.
+#[derive(Default)]
+pub(super) struct Clients {
+    busy: Vec<Busy>,
+}
+
+struct Busy {
+    ask: Ask,
+    future: Pending<Answer>,
+    woken: Arc<Woken>,
+    polls: u64,
+}
+
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Clients {
+    pub(super) fn len(&self) -> usize {
+        self.busy.len()
+    }
+
+    pub(super) fn begin(&mut self, ask: Ask, future: Pending<Answer>) {
+        let woken = Arc::new(Woken(AtomicBool::new(true)));
+        self.busy.push(Busy { ask, future, woken, polls: 0 });
+    }
+
+    pub(super) fn can_go_on(&self) -> bool {
+        self.busy.iter().any(|busy| busy.woken.0.load(Ordering::Relaxed))
+    }
+
+    /// Whether a read is between two of its steps.
+    pub(super) fn is_reading(&self) -> bool {
+        let reads =
+            |ask: &Ask| matches!(ask, Ask::Known(_, Request::Range(_) | Request::HashKv(_)));
+        self.busy.iter().any(|busy| busy.polls > 0 && reads(&busy.ask))
+    }
+
+    /// Lets one of those that can go on do so.
+    pub(super) fn poll(&mut self, rng: &mut Rng) -> Option<(Ask, Answer)> {
+        let ready: Vec<usize> = (0..self.busy.len())
+            .filter(|&at| self.busy[at].woken.0.load(Ordering::Relaxed))
+            .collect();
+        if ready.is_empty() {
+            return None;
+        }
+        let at = *rng.pick(&ready);
+        let busy = &mut self.busy[at];
+        busy.woken.0.store(false, Ordering::Relaxed);
+        busy.polls += 1;
+        let waker = Waker::from(busy.woken.clone());
+        match busy.future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Pending => None,
+            Poll::Ready(answer) => Some((self.busy.swap_remove(at).ask, answer)),
+        }
+    }
+}
+
+/// What an error means to a client.
+pub(super) enum Verdict {
+    /// The request is refused.
+    Refused(Refusal),
+    /// It was not done, for another reason.
+    Shed { no_space: bool },
+    /// It may be done.
+    Unknown,
+}
+
+/// Reads a status; `None` for one that the API does not know.
+pub(super) fn verdict(status: &Status) -> Option<Verdict> {
+    const REFUSALS: [Refusal; 10] = [
+        Refusal::EmptyKey,
+        Refusal::KeyNotFound,
+        Refusal::ValueProvided,
+        Refusal::LeaseProvided,
+        Refusal::TooManyOps,
+        Refusal::DuplicateKey,
+        Refusal::InvalidSort,
+        Refusal::LeaseNotFound,
+        Refusal::Compacted,
+        Refusal::FutureRevision,
+    ];
+    let text = status.message();
+    if let Some(refusal) = REFUSALS.into_iter().find(|refusal| refusal.text() == text) {
+        return (status.code() as i32 == refusal.code()).then_some(Verdict::Refused(refusal));
+    }
+    match text {
+        "etcdserver: mvcc: database space exceeded" => Some(Verdict::Shed { no_space: true }),
+        "etcdserver: too many requests"
+        | "etcdserver: no leader"
+        | "raft proposal dropped"
+        | "etcdserver: the index of keys is still being loaded" => {
+            Some(Verdict::Shed { no_space: false })
+        }
+        "etcdserver: server stopped"
+        | "etcdserver: request timed out"
+        | "etcdserver: leader changed"
+        | "server stopped"
+        | "request timed out"
+        | "leader changed" => Some(Verdict::Unknown),
+        _ => None,
+    }
+}

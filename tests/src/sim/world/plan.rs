@@ -1,0 +1,83 @@
+//! The sizes of one run: everything shrunk, so that few requests meet every mechanism.
+
+use quorate_server::replica::{AutoCompaction, FlushLimits};
+
+use crate::sim::rng::Rng;
+use crate::sim::workload::Shape;
+
+/// How a run is set up.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) seed: u64,
+    pub(super) shape: Shape,
+    pub(super) clients: usize,
+    /// Keys or rows that one step of anything looks at.
+    pub(super) step: usize,
+    pub(super) segment_bytes: u64,
+    pub(super) segments_max: usize,
+    pub(super) cache_bytes: usize,
+    pub(super) window_bytes: u64,
+    pub(super) flush: FlushLimits,
+    pub(super) checkpoint_bytes: u64,
+    pub(super) catchup_entries: u64,
+    pub(super) reserve_bytes: u64,
+    pub(super) quota_bytes: Option<u64>,
+    pub(super) auto_compaction: AutoCompaction,
+}
+
+impl Plan {
+    /// Draws a plan.
+    pub(super) fn draw(rng: &mut Rng) -> Self {
+        let batch_bytes = *rng.pick(&[500, 2000, 8000]);
+        let keys = *rng.pick(&[4, 12, 40]);
+        let weights = [25, 40, 12, 25, *rng.pick(&[2, 6]), 4];
+        Self {
+            seed: rng.next_u64(),
+            shape: Shape {
+                keys,
+                value_bytes_max: *rng.pick(&[40, 300]),
+                txn_depth_max: 2,
+                weights,
+            },
+            clients: *rng.pick(&[1, 3, 6]),
+            step: *rng.pick(&[2, 5, 20]),
+            segment_bytes: *rng.pick(&[4 << 10, 8 << 10, 64 << 10]),
+            segments_max: *rng.pick(&[1, 2, 5]),
+            cache_bytes: 1 << 20,
+            window_bytes: *rng.pick(&[0, 2000, 20_000]),
+            flush: FlushLimits {
+                batch_bytes,
+                interval_ticks: *rng.pick(&[2, 10, 40]),
+                unflushed_bytes_max: batch_bytes * 2,
+            },
+            checkpoint_bytes: *rng.pick(&[2000, 10_000, 1 << 20]),
+            catchup_entries: *rng.pick(&[0, 10, 5000]),
+            reserve_bytes: 64 << 10,
+            quota_bytes: rng.one_in(4).then_some(30_000),
+            auto_compaction: match rng.below(6) {
+                0 => AutoCompaction::Revision { retention: 15, interval_ticks: 8 },
+                1 => AutoCompaction::Periodic { retention_ticks: 20, hour_ticks: 1000 },
+                _ => AutoCompaction::Off,
+            },
+        }
+    }
+
+    /// The plan of the workload whose every disk operation is cut: small, and the same for ever.
+    pub(super) fn of_cuts(rng: &mut Rng) -> Self {
+        let weights = [10, 50, 12, 20, 6, 2];
+        Self {
+            shape: Shape { keys: 8, value_bytes_max: 200, txn_depth_max: 1, weights },
+            clients: 2,
+            step: 5,
+            segment_bytes: 4 << 10,
+            segments_max: 2,
+            window_bytes: 1000,
+            flush: FlushLimits { batch_bytes: 1500, interval_ticks: 10, unflushed_bytes_max: 3000 },
+            checkpoint_bytes: 3000,
+            catchup_entries: 5,
+            quota_bytes: None,
+            auto_compaction: AutoCompaction::Off,
+            ..Self::draw(rng)
+        }
+    }
+}
