@@ -137,6 +137,8 @@ pub struct History {
     writes: BTreeMap<i64, OpId>,
     /// Answered requests that wait until the model has come to their revision.
     waiting: BTreeMap<(i64, OpId), ()>,
+    /// Of refused requests, the newest revision that may have existed when they were refused.
+    refused_by: BTreeMap<OpId, i64>,
     settled: Vec<Settled>,
     known: i64,
     compacted: i64,
@@ -194,6 +196,13 @@ impl History {
         self.ops.values().filter(|op| matches!(op.fate, Fate::Open | Fate::Unknown)).count()
     }
 
+    /// The newest revision that may exist by now.
+    pub fn newest_possible(&self) -> i64 {
+        let writes = self.writes.range(self.model.revision() + 1..).count();
+        let possible = writes + self.unresolved();
+        self.model.revision().saturating_add(i64::try_from(possible).unwrap_or(i64::MAX))
+    }
+
     /// Records an event.
     pub fn record(&mut self, event: &Event<'_>) {
         self.settled.clear();
@@ -203,6 +212,7 @@ impl History {
             Event::Refused { op, refusal } => {
                 self.set_fate(*op, Fate::Refused(*refusal));
                 self.waiting.insert((self.known, *op), ());
+                self.refused_by.insert(*op, self.newest_possible());
             }
             Event::Shed { op } => self.set_fate(*op, Fate::Shed),
             Event::Unknown { op } => self.set_fate(*op, Fate::Unknown),
@@ -269,6 +279,14 @@ impl History {
             self.waiting.remove(&(revision, op));
             let recorded = self.ops[&op].clone();
             let expected = self.expect(&recorded, revision);
+            if let Fate::Refused(refusal) = recorded.fate
+                && expected != Err(refusal)
+                && self.refused_by.get(&op).is_some_and(|newest| revision < *newest)
+            {
+                // What made the refusal right may be acknowledged only later.
+                self.waiting.insert((revision + 1, op), ());
+                continue;
+            }
             self.settled.push(Settled { op, expected });
         }
     }
@@ -357,7 +375,11 @@ impl History {
     /// The unknown write whose whole effect is what the member holds at `revision`; it is applied.
     fn find_unknown(&mut self, state: &StoredState, revision: i64) -> Option<OpId> {
         let rows = state.at(revision);
-        let unknown = |op: &Recorded| matches!(op.fate, Fate::Open | Fate::Unknown);
+        // A compaction has no revision of its own, and the model is never compacted.
+        let unknown = |op: &Recorded| {
+            matches!(op.fate, Fate::Open | Fate::Unknown)
+                && !matches!(op.request, Request::Compact(_))
+        };
         for (op, recorded) in self.ops.iter().filter(|(_, recorded)| unknown(recorded)) {
             let changed = self.model.call(&recorded.request).is_ok_and(|reply| reply.has_changed());
             if !changed {

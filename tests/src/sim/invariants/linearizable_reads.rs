@@ -31,9 +31,7 @@ impl Invariant for LinearizableReads {
                 recorded.known_before
             ));
         }
-        let writes = history.writes().filter(|(write, _)| *write > history.model().revision());
-        let possible = writes.count() + history.unresolved();
-        let newest = history.model().revision() + i64::try_from(possible).unwrap_or(i64::MAX);
+        let newest = history.newest_possible();
         if revision > newest {
             return Err(format!("{op} was answered at {revision}, and at most {newest} can exist"));
         }

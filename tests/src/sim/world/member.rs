@@ -139,7 +139,8 @@ impl Member {
 
     /// Looks at what a running member says about itself.
     pub(super) fn observe(&mut self, published: &Published) {
-        if published.leader_id == self.id {
+        // Only then it says so to others: it applied an entry of its own term.
+        if published.leads_alone {
             self.votes.leads(published.term);
         }
     }

@@ -28,7 +28,7 @@ use super::rng::Rng;
 use super::runner::{Failure, Mutant, Options, Scenario, SeedReport};
 
 /// Requests of one run.
-const REQUESTS: u64 = 120;
+const REQUESTS: u64 = 400;
 /// Requests of the run whose every disk operation is cut.
 const REQUESTS_CUT: u64 = 60;
 

@@ -43,7 +43,7 @@ impl Plan {
             step: *rng.pick(&[2, 5, 20]),
             segment_bytes: *rng.pick(&[4 << 10, 8 << 10, 64 << 10]),
             segments_max: *rng.pick(&[1, 2, 5]),
-            cache_bytes: 1 << 20,
+            cache_bytes: *rng.pick(&[4 << 10, 1 << 20]),
             window_bytes: *rng.pick(&[0, 2000, 20_000]),
             flush: FlushLimits {
                 batch_bytes,
