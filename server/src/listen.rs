@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 use crate::api::{Api, ReplyBody};
 use crate::config::{Http2Config, ListenAddr};
-use crate::http::{Site, Surface};
+use crate::http::{Loading, Site, Surface};
 use crate::telemetry::Metrics;
 
 /// Connections that may wait to be accepted.
@@ -67,12 +67,25 @@ enum Socket {
 /// What a listener serves.
 #[derive(Clone)]
 pub struct Front {
-    /// gRPC, if it is served here.
-    pub api: Option<Arc<Api>>,
-    /// HTTP, if it is served here, and which part.
-    pub site: Option<(Arc<Site>, Surface)>,
+    /// Whether gRPC is served here.
+    pub grpc: bool,
+    /// Which part of HTTP is served here, if any.
+    pub surface: Option<Surface>,
+    /// Empty until the member has recovered; closed if it never will.
+    pub services: watch::Receiver<Option<Services>>,
+    /// What there is to be seen until then.
+    pub loading: Arc<Loading>,
     /// Counts connections.
     pub metrics: Arc<Metrics>,
+}
+
+/// The services of a member that has recovered.
+#[derive(Clone)]
+pub struct Services {
+    /// gRPC.
+    pub api: Arc<Api>,
+    /// HTTP.
+    pub site: Arc<Site>,
 }
 
 impl Listener {
@@ -206,20 +219,39 @@ fn spawn(
 }
 
 impl Front {
-    async fn answer(self, request: Request<Incoming>) -> Result<Response<ReplyBody>, Infallible> {
+    async fn answer(
+        mut self,
+        request: Request<Incoming>,
+    ) -> Result<Response<ReplyBody>, Infallible> {
         let content_type = request.headers().get(CONTENT_TYPE).map(|value| value.as_bytes());
         let is_grpc = content_type.is_some_and(|value| value.starts_with(b"application/grpc"));
-        if let Some(api) = self.api.filter(|_| is_grpc) {
-            return Ok(api.call(request).await);
+        let mut services = self.services.borrow().clone();
+        if self.grpc && is_grpc {
+            if services.is_none() {
+                // Calls wait until the index is loaded, as long as their deadlines let them.
+                services =
+                    self.services.wait_for(Option::is_some).await.ok().and_then(|s| s.clone());
+            }
+            return Ok(match services {
+                Some(services) => services.api.call(request).await,
+                None => plain(StatusCode::SERVICE_UNAVAILABLE, "the member did not start\n"),
+            });
         }
-        let Some((site, surface)) = self.site else {
-            let mut response = Response::new(ReplyBody::plain("404 page not found\n"));
-            *response.status_mut() = http::StatusCode::NOT_FOUND;
-            return Ok(response);
+        let Some(surface) = self.surface else {
+            return Ok(plain(StatusCode::NOT_FOUND, "404 page not found\n"));
         };
-        let page = site.call(request.method(), request.uri(), surface).await;
+        let page = match services {
+            Some(services) => services.site.call(request.method(), request.uri(), surface).await,
+            None => self.loading.call(request.uri().path()),
+        };
         Ok(page.into_response(ReplyBody::plain))
     }
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::plain(text));
+    *response.status_mut() = status;
+    response
 }
 
 /// A connection of either kind.
@@ -298,12 +330,22 @@ mod tests {
     };
 
     fn front() -> Front {
-        Front { api: None, site: None, metrics: Arc::new(Metrics::new(&[], false)) }
+        Front {
+            grpc: false,
+            surface: None,
+            services: watch::channel(None).1,
+            loading: Arc::new(Loading::new(|| 0)),
+            metrics: Arc::new(Metrics::new(&[], false)),
+        }
     }
 
-    async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
-        let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-        stream.write_all(request).await.unwrap();
+    async fn get(stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
+        get_path(stream, "/").await
+    }
+
+    async fn get_path(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
         let mut reply = String::new();
         stream.read_to_string(&mut reply).await.unwrap();
         reply
@@ -321,6 +363,34 @@ mod tests {
         stop.send(true).unwrap();
         serving.await.unwrap();
         assert!(TcpStream::connect(bound).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn while_the_index_loads_a_member_is_alive_and_not_ready() {
+        let addr = ListenAddr::Tcp(([127, 0, 0, 1], 0).into());
+        let listener = Listener::bind(&addr, false).unwrap();
+        let bound = listener.local_addr().unwrap();
+        let (_services, waiting) = watch::channel(None);
+        let front = Front {
+            surface: Some(Surface::Client),
+            services: waiting,
+            loading: Arc::new(Loading::new(|| 4096)),
+            ..front()
+        };
+        let (stop, stopped) = watch::channel(false);
+        let serving = tokio::spawn(listener.serve(front, HTTP2, stopped));
+        for (path, status, text) in [
+            ("/livez", "200", "ok"),
+            ("/readyz", "503", "[-]index failed: loading, 4096 rows read so far"),
+            ("/health", "503", r#"{"health":"false","reason":"LOADING"}"#),
+            ("/metrics", "503", "loading"),
+        ] {
+            let reply = get_path(TcpStream::connect(bound).await.unwrap(), path).await;
+            assert!(reply.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {reply}");
+            assert!(reply.contains(text), "{path}: {reply}");
+        }
+        stop.send(true).unwrap();
+        serving.await.unwrap();
     }
 
     #[tokio::test]

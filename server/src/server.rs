@@ -12,11 +12,11 @@ use crate::api::{Api, METHODS};
 use crate::config::{AutoCompaction, Config, ConfigError, ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::consensus;
 use crate::handle::Handle;
-use crate::http::{Site, Surface};
-use crate::listen::{Front, ListenError, Listener};
+use crate::http::{Loading, Site, Surface};
+use crate::listen::{Front, ListenError, Listener, Services};
 use crate::mvcc::Limits;
 use crate::replica::{self, FlushLimits};
-use crate::runtime::{self, Options, RecoverError, Report, RunError, Setup};
+use crate::runtime::{self, Options, Progress, RecoverError, Recovered, Report, RunError, Setup};
 use crate::state_machine::Member;
 use crate::storage::checkpoint::CHECKPOINT_BYTES;
 use crate::storage::fs::SharedFs;
@@ -96,25 +96,31 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
 async fn serve(config: &Config) -> Result<(), ServerError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    // Bound first: a port that is taken should not cost a recovery.
-    let listeners = bind(config)?;
-    let setup = setup(config, Arc::new(OsFs))?;
-    let recovered = runtime::recover(&setup)?;
-    log_recovery(&setup.data_dir, &recovered.report);
     let metrics = Arc::new(Metrics::new(&METHODS, config.monitor.extensive_metrics));
     metrics.set_versions(ETCD_VERSION, ETCD_CLUSTER_VERSION, env!("CARGO_PKG_VERSION"));
+    // Bound first: a port that is taken should not cost a recovery. Served at once: a member that
+    // loads a large index can be asked how far it is.
+    let progress = Arc::new(Progress::default());
+    let (open, services) = watch::channel(None);
+    let (stop, stopping) = watch::channel(false);
+    let entrance = Entrance { services, progress: progress.clone(), metrics: metrics.clone() };
+    let connections = accept(bind(config)?, config, &entrance, &stopping);
+
+    let setup = Arc::new(setup(config, Arc::new(OsFs))?);
+    let recovered = tokio::select! {
+        recovered = recover(setup.clone(), progress) => recovered?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    log_recovery(&setup.data_dir, &recovered.report);
     let options = options(config, &setup)?;
     let running = runtime::start(&setup, recovered, options, metrics.clone())?;
     let handle = running.handle.clone();
-
     let replies = handle.clone();
     tokio::spawn(async move { replies.replies().deliver().await });
-    tokio::spawn(announce(
-        handle.clone(),
-        config.listen.client.iter().map(ToString::to_string).collect(),
-    ));
-    let (stop, stopping) = watch::channel(false);
-    let connections = accept(listeners, config, (&handle, &metrics), &stopping);
+    let addresses = config.listen.client.iter().map(ToString::to_string).collect();
+    tokio::spawn(announce(handle.clone(), addresses));
+    open.send_replace(Some(services_of(config, &handle, &metrics)));
 
     let ended = running.ended();
     tokio::pin!(ended);
@@ -140,6 +146,35 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
         tracing::info!("stopped");
     }
     Ok(result?)
+}
+
+/// Recovers on a thread of its own, so that the listeners answer meanwhile.
+async fn recover(setup: Arc<Setup>, progress: Arc<Progress>) -> Result<Recovered, ServerError> {
+    let (done, recovered) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name("recovery".into()).spawn(move || {
+        // Nobody waits any more if the process was told to end.
+        let _ = done.send(runtime::recover(&setup, &progress));
+    })?;
+    match recovered.await {
+        Ok(recovered) => Ok(recovered?),
+        Err(_) => Err(RunError::Failed("the recovery thread ended without a word".into()).into()),
+    }
+}
+
+fn services_of(config: &Config, handle: &Handle, metrics: &Arc<Metrics>) -> Services {
+    let health = tonic_health::server::HealthReporter::new();
+    let slow = config.monitor.warning_unary_request;
+    Services {
+        api: Api::new(handle.clone(), metrics.clone(), config.limits, slow, health),
+        site: Arc::new(Site::new(handle.clone(), metrics.clone(), APPLY_LEVEL)),
+    }
+}
+
+/// What all listeners share.
+struct Entrance {
+    services: watch::Receiver<Option<Services>>,
+    progress: Arc<Progress>,
+    metrics: Arc<Metrics>,
 }
 
 struct Bound {
@@ -168,20 +203,20 @@ fn bind(config: &Config) -> Result<Vec<Bound>, ServerError> {
 fn accept(
     listeners: Vec<Bound>,
     config: &Config,
-    (handle, metrics): (&Handle, &Arc<Metrics>),
+    entrance: &Entrance,
     stopping: &watch::Receiver<bool>,
 ) -> Vec<tokio::task::JoinHandle<()>> {
-    let health = tonic_health::server::HealthReporter::new();
-    let slow = config.monitor.warning_unary_request;
-    let api = Api::new(handle.clone(), metrics.clone(), config.limits, slow, health);
-    let site = Arc::new(Site::new(handle.clone(), metrics.clone(), APPLY_LEVEL));
+    let progress = entrance.progress.clone();
+    let loading = Arc::new(Loading::new(move || progress.rows()));
     listeners
         .into_iter()
         .map(|Bound { listener, grpc, surface }| {
             let front = Front {
-                api: grpc.then(|| api.clone()),
-                site: surface.map(|surface| (site.clone(), surface)),
-                metrics: metrics.clone(),
+                grpc,
+                surface,
+                services: entrance.services.clone(),
+                loading: loading.clone(),
+                metrics: entrance.metrics.clone(),
             };
             tokio::spawn(listener.serve(front, config.listen.http2, stopping.clone()))
         })

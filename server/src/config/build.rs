@@ -31,7 +31,6 @@ pub(super) fn config(settings: Settings) -> Result<Config, ConfigError> {
         log: log(&settings)?,
         monitor: MonitorConfig {
             extensive_metrics: settings.text("metrics") == "extensive",
-            warning_apply: settings.duration("warning-apply-duration"),
             warning_unary_request: settings.duration("warning-unary-request-duration"),
         },
         member,

@@ -251,8 +251,6 @@ pub enum LogOutput {
 pub struct MonitorConfig {
     /// Histograms of gRPC.
     pub extensive_metrics: bool,
-    /// An entry that takes longer to apply is logged.
-    pub warning_apply: Duration,
     /// A request that takes longer is logged.
     pub warning_unary_request: Duration,
 }

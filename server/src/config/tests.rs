@@ -1,3 +1,5 @@
+//! Settings from command lines and environments, and the sentences that refuse them.
+
 use std::path::PathBuf;
 use std::time::Duration;
 

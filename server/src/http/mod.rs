@@ -5,7 +5,9 @@
 //! metrics only).
 
 mod health;
+mod loading;
 mod refresh;
 mod site;
 
+pub use loading::Loading;
 pub use site::{Page, Site, Surface};

@@ -39,6 +39,14 @@ pub(super) fn refresh(metrics: &Metrics, handle: &Handle) {
     let ready = status.ready.load(Relaxed);
     metrics.own.ready.set(ready.into());
     if ready {
+        let counts = handle.view().counts();
+        raise(&mvcc.puts, counts.puts);
+        raise(&mvcc.deletes, counts.deletes);
+        raise(&mvcc.txns, counts.txns);
+        mvcc.put_bytes.set(gauge(counts.put_bytes));
+        mvcc.keys.set(gauge(handle.view().key_count()));
+        raise(&metrics.compaction.keys, counts.compacted_rows);
+        raise(&metrics.own.value_reads, counts.value_reads);
         mvcc.current_revision.set(handle.view().current_revision());
         mvcc.compact_revision.set(handle.view().compact_revision());
     }

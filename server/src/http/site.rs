@@ -108,13 +108,13 @@ impl Site {
             env!("CARGO_PKG_VERSION"),
             self.level,
         );
-        Page::json(body)
+        Page::json(StatusCode::OK, body)
     }
 }
 
 fn vars_page() -> Page {
     let cmdline: Vec<String> = std::env::args().collect();
-    Page::json(serde_json::json!({ "cmdline": cmdline }).to_string())
+    Page::json(StatusCode::OK, serde_json::json!({ "cmdline": cmdline }).to_string())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,8 +148,8 @@ impl Page {
         page
     }
 
-    fn json(body: String) -> Self {
-        let mut page = Self::text(StatusCode::OK, body);
+    pub(super) fn json(status: StatusCode, body: String) -> Self {
+        let mut page = Self::text(status, body);
         page.headers.insert(CONTENT_TYPE, JSON);
         page
     }

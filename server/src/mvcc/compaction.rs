@@ -39,6 +39,7 @@ pub(super) struct Compaction {
     /// What deletions that a flush has taken free, in bytes, until it is reported.
     taken: VecDeque<u64>,
     waiting_bytes: u64,
+    dropped_rows: u64,
 }
 
 struct Walk {
@@ -74,6 +75,7 @@ impl Compaction {
             waiting: VecDeque::new(),
             taken: VecDeque::new(),
             waiting_bytes: 0,
+            dropped_rows: 0,
         }
     }
 
@@ -83,6 +85,11 @@ impl Compaction {
 
     pub(super) fn finished(&self) -> i64 {
         self.finished
+    }
+
+    /// Rows that compactions took out of the index since the start.
+    pub(super) fn dropped_rows(&self) -> u64 {
+        self.dropped_rows
     }
 
     /// Bytes of rows that left the index and whose deletion is not durable yet.
@@ -128,6 +135,7 @@ impl Compaction {
         for (key, stored_bytes) in dropped {
             let cost = key.as_bytes().len() as u64 + u64::from(stored_bytes) + ROW_OVERHEAD_BYTES;
             self.waiting_bytes += cost;
+            self.dropped_rows += 1;
             walk.dropped.insert(key, cost);
         }
         if walk.after.is_some() {

@@ -27,6 +27,23 @@ pub struct Sizes {
     pub total_bytes: u64,
 }
 
+/// What was done to a key space since the start, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Puts, those of transactions included.
+    pub puts: u64,
+    /// Deletions of ranges, those of transactions included.
+    pub deletes: u64,
+    /// Changes of more than one operation.
+    pub txns: u64,
+    /// Keys and values that were put, in bytes.
+    pub put_bytes: u64,
+    /// Stored values that applying had to read from the store.
+    pub value_reads: u64,
+    /// Rows that compactions took out of the index.
+    pub compacted_rows: u64,
+}
+
 /// Rows and deletions that belong into one flush.
 #[derive(Debug, Default)]
 pub struct Unflushed {
@@ -43,8 +60,7 @@ pub struct KeySpace {
     /// The revision of the last change.
     pub(super) current: i64,
     pub(super) compaction: Compaction,
-    /// Stored values that applying had to read from the store.
-    value_reads: u64,
+    counts: Counts,
 }
 
 impl KeySpace {
@@ -60,7 +76,7 @@ impl KeySpace {
         compaction: Compaction,
     ) -> Self {
         let window = Window::new(limits.window_bytes_max, current);
-        Self { index, window, current, compaction, value_reads: 0 }
+        Self { index, window, current, compaction, counts: Counts::default() }
     }
 
     /// The revision of the last change, 1 if there was none.
@@ -83,9 +99,9 @@ impl KeySpace {
         self.index.live()
     }
 
-    /// How many values applying had to read from the store since the start.
-    pub fn value_reads(&self) -> u64 {
-        self.value_reads
+    /// What was done since the start.
+    pub fn counts(&self) -> Counts {
+        Counts { compacted_rows: self.compaction.dropped_rows(), ..self.counts }
     }
 
     /// Logical sizes.
@@ -217,7 +233,7 @@ impl KeySpace {
     }
 
     pub(super) fn begin(&mut self) -> Change<'_> {
-        Change { main: self.current + 1, sub: 0, space: self }
+        Change { main: self.current + 1, sub: 0, operations: 0, space: self }
     }
 
     /// The stored value of a version, from the window or the store.
@@ -229,7 +245,7 @@ impl KeySpace {
         let stored = match self.window.get(revision) {
             Some(stored) => stored.clone(),
             None => {
-                self.value_reads += 1;
+                self.counts.value_reads += 1;
                 let mut found = Vec::with_capacity(1);
                 rows.get_many(&[revision], &mut found)?;
                 found.pop().ok_or(RowsError::Missing(revision))?
@@ -246,6 +262,7 @@ pub(super) struct Change<'a> {
     pub(super) space: &'a mut KeySpace,
     main: i64,
     sub: i64,
+    operations: u64,
 }
 
 impl Change<'_> {
@@ -283,12 +300,17 @@ impl Change<'_> {
             (None, Some(present)) => present.lease,
             (None, None) => return Ok(Err(MvccError::KeyNotFound)),
         };
+        self.operations += 1;
+        self.space.counts.puts += 1;
+        self.space.counts.put_bytes += (put.key.len() + value.len()) as u64;
         self.write(&put.key, value, lease, present);
         let prev = present.filter(|_| put.prev_kv).map(|present| present.revision);
         Ok(Ok(Outcome::Put { revision: self.main, prev }))
     }
 
     pub(super) fn delete_range(&mut self, request: &DeleteRange) -> Outcome {
+        self.operations += 1;
+        self.space.counts.deletes += 1;
         let found = self.live_in(&request.keys);
         for (key, _) in &found {
             self.delete(key);
@@ -321,6 +343,7 @@ impl Change<'_> {
 
     /// Publishes the change; returns the revision of the store after it.
     pub(super) fn finish(self) -> i64 {
+        self.space.counts.txns += u64::from(self.operations > 1);
         if self.sub > 0 {
             self.space.current = self.main;
         }

@@ -29,7 +29,7 @@ use owner::Threads;
 pub use background::{Work, Worker};
 pub use log::SegmentJob;
 pub use owner::{Beside, Owner};
-pub use recovery::{Recovered, Report, Setup, recover};
+pub use recovery::{Progress, Recovered, Report, Setup, recover};
 
 /// What a member is started with, beside what it recovers.
 pub struct Options {

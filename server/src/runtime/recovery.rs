@@ -12,6 +12,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::RecoverError;
 use crate::consensus::{self, bootstrap_entries};
@@ -57,6 +58,19 @@ pub struct Setup {
     pub limits: Limits,
 }
 
+/// How far recovery has come, for those who wait.
+#[derive(Debug, Default)]
+pub struct Progress {
+    rows: AtomicU64,
+}
+
+impl Progress {
+    /// Rows read so far to complete the index.
+    pub fn rows(&self) -> u64 {
+        self.rows.load(Ordering::Relaxed)
+    }
+}
+
 /// A member that is about to run.
 pub struct Recovered {
     /// Locked as long as this lives.
@@ -94,15 +108,23 @@ pub struct Report {
     pub torn_at: Option<u64>,
 }
 
+/// Where restoring the index says what it found and how far it is.
+struct Found<'a> {
+    report: &'a mut Report,
+    progress: &'a Progress,
+}
+
 /// Opens the data dir, creating it if there is none.
 ///
 /// Recovery writes before it reads. On a full disk the reserve is given up for it.
 ///
 /// # Errors
 /// [`RecoverError`]: the process must end with its text and exit code. Nothing was lost.
-pub fn recover(setup: &Setup) -> Result<Recovered, RecoverError> {
-    match try_recover(setup) {
-        Err(error) if error.is_storage_full() && give_reserve_up(setup) => try_recover(setup),
+pub fn recover(setup: &Setup, progress: &Progress) -> Result<Recovered, RecoverError> {
+    match try_recover(setup, progress) {
+        Err(error) if error.is_storage_full() && give_reserve_up(setup) => {
+            try_recover(setup, progress)
+        }
         result => result,
     }
 }
@@ -113,7 +135,7 @@ fn give_reserve_up(setup: &Setup) -> bool {
     Reserve::give_up(&setup.fs, &path).unwrap_or(false)
 }
 
-fn try_recover(setup: &Setup) -> Result<Recovered, RecoverError> {
+fn try_recover(setup: &Setup, progress: &Progress) -> Result<Recovered, RecoverError> {
     let expected =
         Expected { cluster_id: Some(setup.cluster_id), member_id: Some(setup.member.id) };
     let wal_dir = setup.wal_dir.as_deref();
@@ -141,8 +163,9 @@ fn try_recover(setup: &Setup) -> Result<Recovered, RecoverError> {
         compact_finished: stored.cut.compact_finished,
     };
     let rows = opened.store.reader();
+    let mut found = Found { report: &mut report, progress };
     let space =
-        restore(setup, (&data_dir.index_dir(), opened.generation), standing, &rows, &mut report)?;
+        restore(setup, (&data_dir.index_dir(), opened.generation), standing, &rows, &mut found)?;
     let log = consensus::Recovered {
         hard_state: log.hard_state,
         conf_state: stored.cut.conf_state.clone(),
@@ -197,12 +220,12 @@ fn restore(
     (index_dir, generation): (&Path, u64),
     standing: Standing,
     rows: &dyn Rows,
-    report: &mut Report,
+    found: &mut Found<'_>,
 ) -> Result<KeySpace, RecoverError> {
     let wanted =
         Wanted { cluster_id: setup.cluster_id, generation, revision_max: standing.revision };
     let loaded = load_newest(&setup.fs, index_dir, wanted)?;
-    report.rejected_checkpoints = loaded
+    found.report.rejected_checkpoints = loaded
         .rejected
         .iter()
         .map(|rejected| format!("{}: {}", rejected.path.display(), rejected.reason))
@@ -219,16 +242,16 @@ fn restore(
         let head = reader.head();
         match restore_checkpoint(setup.limits, reader) {
             Ok(restorer) => {
-                report.checkpoint_revision = head.flushed_revision;
+                found.report.checkpoint_revision = head.flushed_revision;
                 // What was compacted since it was written is in it, and is compacted again.
                 let compact_finished = standing.compact_finished.min(head.compact_revision);
                 let standing = Standing { compact_finished, ..standing };
-                return complete(restorer, head.flushed_revision, standing, rows, report);
+                return complete(restorer, head.flushed_revision, standing, rows, found);
             }
-            Err(reason) => report.rejected_checkpoints.push(reason),
+            Err(reason) => found.report.rejected_checkpoints.push(reason),
         }
     }
-    complete(KeySpace::restore(setup.limits), 0, standing, rows, report)
+    complete(KeySpace::restore(setup.limits), 0, standing, rows, found)
 }
 
 fn restore_checkpoint(limits: Limits, reader: CheckpointReader) -> Result<Restorer, String> {
@@ -246,7 +269,7 @@ fn complete(
     revision: i64,
     standing: Standing,
     rows: &dyn Rows,
-    report: &mut Report,
+    found: &mut Found<'_>,
 ) -> Result<KeySpace, RecoverError> {
     let mut next = Revision::new(revision + 1, 0);
     loop {
@@ -256,7 +279,8 @@ fn complete(
         for row in &slice {
             restorer.row(row)?;
         }
-        report.rows += slice.len() as u64;
+        found.report.rows += slice.len() as u64;
+        found.progress.rows.store(found.report.rows, Ordering::Relaxed);
         let Some(last) = slice.last().filter(|_| slice.len() == rows_max) else {
             return Ok(restorer.finish(standing));
         };

@@ -10,6 +10,4 @@ pub mod state;
 pub mod wal;
 
 #[cfg(test)]
-mod real_etcd;
-#[cfg(test)]
-mod test_fs;
+mod tests;

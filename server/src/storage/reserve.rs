@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
     use crate::storage::os_fs::OsFs;
-    use crate::storage::test_fs::TestFs;
+    use crate::storage::tests::test_fs::TestFs;
 
     #[test]
     fn space_is_held_given_up_and_held_again() {

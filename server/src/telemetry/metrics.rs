@@ -37,7 +37,6 @@ pub struct DiskMetrics {
     pub wal_write_bytes: IntGauge,
     pub commit_seconds: Histogram,
     pub defrag_seconds: Histogram,
-    pub snapshot_seconds: Histogram,
     pub defrag_inflight: IntGauge,
 }
 
@@ -62,7 +61,6 @@ pub struct MvccMetrics {
     pub keys: IntGauge,
     pub current_revision: IntGauge,
     pub compact_revision: IntGauge,
-    pub open_reads: IntGauge,
     pub hash_seconds: Histogram,
     pub hash_revision_seconds: Histogram,
 }
@@ -71,8 +69,6 @@ pub struct MvccMetrics {
 #[allow(missing_docs)] // The help texts say it.
 pub struct CompactionMetrics {
     pub keys: IntCounter,
-    pub last_seconds: IntGauge,
-    pub milliseconds: Histogram,
 }
 
 /// Leader and log.
@@ -82,7 +78,6 @@ pub struct RaftMetrics {
     pub is_leader: IntGauge,
     pub is_learner: IntGauge,
     pub leader_changes: IntCounter,
-    pub heartbeat_failures: IntCounter,
     pub proposals_committed: IntGauge,
     pub proposals_applied: IntGauge,
     pub proposals_pending: IntGauge,
@@ -94,10 +89,6 @@ pub struct RaftMetrics {
 /// Requests on their way.
 #[allow(missing_docs)] // The help texts say it.
 pub struct RequestMetrics {
-    pub slow_applies: IntCounter,
-    pub slow_reads: IntCounter,
-    pub failed_reads: IntCounter,
-    pub apply_seconds: HistogramVec,
     pub range_seconds: HistogramVec,
     pub request_seconds: HistogramVec,
     pub clients: IntCounterVec,
@@ -117,6 +108,7 @@ pub struct HealthMetrics {
 pub struct OwnMetrics {
     pub ready: IntGauge,
     pub raft_term: IntGauge,
+    pub value_reads: IntCounter,
     pub connections: IntGauge,
 }
 
@@ -206,12 +198,6 @@ impl DiskMetrics {
                 0.1,
                 13,
             ),
-            snapshot_seconds: disk.histogram(
-                "backend_snapshot_duration_seconds",
-                "Time to write a backup, in seconds.",
-                0.01,
-                17,
-            ),
             defrag_inflight: disk.gauge("defrag_inflight", "1 while space is being given back."),
         }
     }
@@ -250,7 +236,6 @@ impl MvccMetrics {
             keys: debug.gauge("keys_total", "Keys."),
             current_revision: debug.gauge("current_revision", "The current revision."),
             compact_revision: debug.gauge("compact_revision", "The compacted revision."),
-            open_reads: mvcc.gauge("db_open_read_transactions", "Reads that are under way."),
             hash_seconds: mvcc.histogram(
                 "hash_duration_seconds",
                 "Time to hash the state store, in seconds.",
@@ -270,17 +255,7 @@ impl MvccMetrics {
 impl CompactionMetrics {
     fn new(registry: &Registry) -> Self {
         let debug = Family::new(registry, "etcd_debugging_mvcc_db_compaction_");
-        Self {
-            keys: debug.counter("keys_total", "Revisions removed by compactions."),
-            last_seconds: debug
-                .gauge("last", "Time of the last compaction, in seconds since 1970."),
-            milliseconds: debug.histogram(
-                "total_duration_milliseconds",
-                "Time of a compaction, in milliseconds.",
-                100.0,
-                14,
-            ),
-        }
+        Self { keys: debug.counter("keys_total", "Revisions removed by compactions.") }
     }
 }
 
@@ -292,8 +267,6 @@ impl RaftMetrics {
             is_leader: server.gauge("is_leader", "1 if this member leads."),
             is_learner: server.gauge("is_learner", "1 if this member only learns."),
             leader_changes: server.counter("leader_changes_seen_total", "Changes of the leader."),
-            heartbeat_failures: server
-                .counter("heartbeat_send_failures_total", "Heartbeats that were sent too late."),
             proposals_committed: server
                 .gauge("proposals_committed_total", "The last committed entry of the log."),
             proposals_applied: server
@@ -311,17 +284,6 @@ impl RequestMetrics {
     fn new(registry: &Registry) -> Self {
         let server = Family::new(registry, "etcd_server_");
         Self {
-            slow_applies: server.counter("slow_apply_total", "Entries that were slow to apply."),
-            slow_reads: server
-                .counter("slow_read_indexes_total", "Linearizable reads that waited too long."),
-            failed_reads: server
-                .counter("read_indexes_failed_total", "Linearizable reads that failed."),
-            apply_seconds: server.histograms(
-                ("apply_duration_seconds", "Time to apply an entry, in seconds."),
-                &["version", "op", "success"],
-                0.0001,
-                20,
-            ),
             range_seconds: server.histograms(
                 ("range_duration_seconds", "Time to read a range, in seconds."),
                 &["success"],
@@ -365,6 +327,10 @@ impl OwnMetrics {
         Self {
             ready: own.gauge("ready", "1 when keys are served."),
             raft_term: own.gauge("raft_term", "The term of raft."),
+            value_reads: own.counter(
+                "apply_value_reads_total",
+                "Stored values that applying had to read from the state store.",
+            ),
             connections: own.gauge("client_connections", "Connections of clients."),
         }
     }

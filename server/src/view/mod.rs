@@ -26,7 +26,9 @@ use bytes::Bytes;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::mutants;
-use crate::mvcc::{KeySpace, MvccError, RangeEnd, RangeQuery, Revision, Rows, RowsError, Sizes};
+use crate::mvcc::{
+    Counts, KeySpace, MvccError, RangeEnd, RangeQuery, Revision, Rows, RowsError, Sizes,
+};
 
 pub use checkpoint::CheckpointRead;
 pub use hash::{HashRead, HashResult};
@@ -114,6 +116,11 @@ impl View {
     /// See [`KeySpace::sizes`].
     pub fn sizes(&self) -> Sizes {
         self.read().sizes()
+    }
+
+    /// See [`KeySpace::counts`].
+    pub fn counts(&self) -> Counts {
+        self.read().counts()
     }
 
     /// Live keys now.

@@ -1,3 +1,5 @@
+//! The messages on the wire: round trips and known bytes.
+
 use std::fmt::Debug;
 
 use bytes::Bytes;

@@ -220,12 +220,12 @@ impl Model {
 
     fn put(&mut self, put: &Put, before: &Self, sub: &mut i64) -> Result<Answer, MvccError> {
         let present = self.at(&put.key, NOW).cloned();
+        if put.lease.is_some_and(|lease| lease != 0 && !Self::lease_known(lease)) {
+            return Err(MvccError::LeaseNotFound);
+        }
         let keeps = put.value.is_none() || put.lease.is_none();
         if keeps && (present.is_none() || before.at(&put.key, NOW).is_none()) {
             return Err(MvccError::KeyNotFound);
-        }
-        if put.lease.is_some_and(|lease| lease != 0 && !Self::lease_known(lease)) {
-            return Err(MvccError::LeaseNotFound);
         }
         let main = before.current + 1;
         let old = present.clone().unwrap_or_default();

@@ -57,7 +57,7 @@ fn a_put_that_keeps_what_the_transaction_deleted_is_refused_and_changes_nothing(
     // Put anew in between, it exists when its turn comes.
     let ops = vec![delete(), put(Some("3"), Some(8)), put(None, None)];
     assert_eq!(run(&mut space, ops).unwrap().revision, 3);
-    assert_eq!((space.key_count(), space.value_reads()), (1, 0));
+    assert_eq!((space.key_count(), space.counts().value_reads), (1, 0));
 }
 
 /// As etcd 3.7.3 answers: a range of its own takes a negative revision for the current one, within a

@@ -1,3 +1,5 @@
+//! Checkpoints that are whole, torn, foreign, or ahead of their store.
+
 use std::path::Path;
 use std::sync::Arc;
 

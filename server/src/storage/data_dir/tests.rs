@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::storage::os_fs::OsFs;
-use crate::storage::real_etcd::RealEtcd;
-use crate::storage::test_fs::TestFs;
+use crate::storage::tests::real_etcd::RealEtcd;
+use crate::storage::tests::test_fs::TestFs;
 use crate::storage::wal::{Wal, WalOptions};
 
 const OPTIONS: WalOptions = WalOptions { segment_bytes: 4096, segments_max: 5 };

@@ -1,3 +1,5 @@
+//! The state store under crashes, failures and random workloads.
+
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;

@@ -19,8 +19,8 @@ use quorate_server::handle::Handle;
 use quorate_server::mvcc::Limits;
 use quorate_server::replica::{self, Event, Published};
 use quorate_server::runtime::{
-    Assembled, Beside, Options, Owner, Report, RunError, SegmentJob, Setup, SpareSpace, Work,
-    Worker, assemble, recover,
+    Assembled, Beside, Options, Owner, Progress, Report, RunError, SegmentJob, Setup, SpareSpace,
+    Work, Worker, assemble, recover,
 };
 use quorate_server::state_machine::{FlushBatch, Member as Listed};
 use quorate_server::storage::data_dir::DataDir;
@@ -102,7 +102,7 @@ impl Member {
     pub(super) fn start(&mut self) -> Result<Result<Life, String>, Violation> {
         self.boots += 1;
         let setup = self.setup();
-        let recovered = match recover(&setup) {
+        let recovered = match recover(&setup, &Progress::default()) {
             Ok(recovered) => recovered,
             Err(error) => return Ok(Err(error.to_string())),
         };

@@ -7,7 +7,7 @@ use quorate_proto::{etcdserverpb, raftpb, walpb};
 
 use super::*;
 use crate::storage::os_fs::OsFs;
-use crate::storage::real_etcd::RealEtcd;
+use crate::storage::tests::real_etcd::RealEtcd;
 
 /// The records of etcd's first segment, by the letter of the format and without our reader.
 fn records(bytes: &[u8]) -> Vec<walpb::Record> {

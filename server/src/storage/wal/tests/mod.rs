@@ -12,7 +12,7 @@ use super::reader::{Next, SegmentReader};
 use super::segment::Segment;
 use super::*;
 use crate::consensus::EntryKind;
-use crate::storage::test_fs::TestFs;
+use crate::storage::tests::test_fs::TestFs;
 
 const METADATA: Metadata = Metadata { cluster_id: 0xc1, member_id: 0xa1 };
 const SMALL: WalOptions = WalOptions { segment_bytes: 4096, segments_max: 3 };

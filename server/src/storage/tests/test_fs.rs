@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::fs::{File, FileSystem, OpenMode, SharedFs, Space};
+use crate::storage::fs::{File, FileSystem, OpenMode, SharedFs, Space};
 
 const SECTOR_BYTES: usize = 512;
 
