@@ -22,7 +22,7 @@ const SCENARIO: Scenario = world::SCENARIO;
 #[derive(Parser)]
 struct Arguments {
     /// Cut every operation.
-    #[arg(long, conflicts_with = "cut", required_unless_present = "cut")]
+    #[arg(long, conflicts_with = "cut", required_unless_present_any = ["cut", "trace"])]
     all: bool,
     /// Cut this operation only.
     #[arg(long)]
@@ -33,6 +33,9 @@ struct Arguments {
     /// The seed of the workload.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Show the event log of the workload without a cut, and stop.
+    #[arg(long)]
+    trace: bool,
     /// Print only failures.
     #[arg(long)]
     quiet: bool,
@@ -43,7 +46,11 @@ fn main() -> ExitCode {
     name_seeds_in_panics();
     let started = Instant::now();
     let ways = arguments.ways.max(1);
-    let operations = (SCENARIO.run_cut)(arguments.seed, &Options::default()).disk_changes;
+    let uncut = Options { echo: arguments.trace, ..Options::default() };
+    let operations = (SCENARIO.run_cut)(arguments.seed, &uncut).disk_changes;
+    if arguments.trace {
+        return ExitCode::SUCCESS;
+    }
     let (from, count) = match arguments.cut {
         Some(operation) => (operation * ways, ways),
         None => (ways, operations * ways),

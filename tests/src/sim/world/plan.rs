@@ -80,7 +80,7 @@ impl Plan {
             catchup_entries: 5,
             quota_bytes: None,
             auto_compaction: AutoCompaction::Off,
-            defragment_one_in: 15,
+            defragment_one_in: 70,
             ..Self::draw(rng)
         }
     }

@@ -492,7 +492,10 @@ impl Run {
 
     /// The machine or the process is gone, and with it all clients.
     fn end(&mut self, end: End) -> Result<(), Violation> {
-        let loses_power = match self.planned.take() {
+        let planned = self.planned.take();
+        // The way to lose data concerns the planned cut alone: before it, all ways are the same run.
+        let lose = planned.map_or(0, |_| self.lose);
+        let loses_power = match planned {
             Some(fault) => fault == DiskFault::Crash,
             None => match end {
                 End::PowerLost => true,
@@ -501,7 +504,7 @@ impl Run {
             },
         };
         if loses_power {
-            let report = self.disk().crash(self.rng.next_u64() ^ self.lose);
+            let report = self.disk().crash(self.rng.next_u64() ^ lose);
             self.trace.line(format_args!("{end:?}: {report:?}"));
             if report.files_torn > 0 {
                 self.coverage.hit(Fault::TornWrite, self.doing);
