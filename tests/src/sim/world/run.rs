@@ -386,10 +386,10 @@ impl Run {
 
     fn begin(&mut self, life: &Life) -> Result<(), Violation> {
         if self.urgent.is_empty() && self.rng.one_in(self.plan.defragment_one_in) {
-            self.trace.line(format_args!("defragment"));
-            let future = life.services.clone().call(Ask::Defragment, false);
-            self.clients.begin(Ask::Defragment, future);
-            return Ok(());
+            return self.defragment(life);
+        }
+        if self.plan.defragment_at.take_if(|at| *at <= self.requests).is_some() {
+            return self.defragment(life);
         }
         let request = match self.urgent.pop() {
             Some(request) => request,
@@ -404,6 +404,13 @@ impl Run {
         let ask = Ask::Known(op, request);
         let future = life.services.clone().call(ask.clone(), by_round);
         self.clients.begin(ask, future);
+        Ok(())
+    }
+
+    fn defragment(&mut self, life: &Life) -> Result<(), Violation> {
+        self.trace.line(format_args!("defragment"));
+        let future = life.services.clone().call(Ask::Defragment, false);
+        self.clients.begin(Ask::Defragment, future);
         Ok(())
     }
 
