@@ -32,8 +32,6 @@ pub enum Mutant {
     HalfFlush,
     /// A new segment gets its name, and the folder is not synced.
     RenameNotSynced,
-    /// The end of the log is trusted as read, although its sync may have failed.
-    TailTrusted,
 }
 
 #[cfg(feature = "mutants")]
