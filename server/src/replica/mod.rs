@@ -233,7 +233,12 @@ impl Replica {
             self.take(ready, effects);
         }
         self.apply(effects)?;
-        self.campaign_if_alone();
+        if self.campaign_if_alone() {
+            // Nothing else would wake the owner before the next tick: what it won has to be written.
+            while let Some(ready) = self.consensus.take_ready() {
+                self.take(ready, effects);
+            }
+        }
         self.reads.release(self.progress.applied_index, effects);
         self.compact_step();
         self.flush_if_due(effects);
@@ -348,11 +353,13 @@ impl Replica {
     }
 
     /// A lone voter has nobody to wait for: it leads as soon as it has applied what it knows.
-    fn campaign_if_alone(&mut self) {
+    fn campaign_if_alone(&mut self) -> bool {
         let leaderless = self.consensus.soft_state().leader_id == 0;
-        if leaderless && self.progress.queue.is_empty() && self.is_alone() {
+        let is_due = leaderless && self.progress.queue.is_empty() && self.is_alone();
+        if is_due {
             self.consensus.campaign();
         }
+        is_due
     }
 
     fn apply(&mut self, effects: &mut Vec<Effect>) -> Result<(), Fatal> {
