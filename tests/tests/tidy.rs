@@ -53,6 +53,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("telemetry", &[]),
+    ("mutants", &[]),
     ("config", ALL),
     ("server", ALL),
     ("listen", ALL),
@@ -60,6 +61,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("lib", ALL),
 ];
 const ALL: &[&str] = &["*"];
+
+/// The switch for seeded mistakes: every room has places where one would lose data.
+const ANYWHERE: &str = "mutants";
 
 /// Rooms without I/O, clock, entropy and environment: the same events give the same bytes.
 const PURE: &[&str] =

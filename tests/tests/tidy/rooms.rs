@@ -3,7 +3,7 @@
 use proc_macro2::Delimiter;
 
 use super::source::{File, Token, Tree, each_level};
-use super::{ALL, CONFINED, Finding, IMPORTS, IMPURE_PATHS, IMPURE_WORDS, PURE};
+use super::{ALL, ANYWHERE, CONFINED, Finding, IMPORTS, IMPURE_PATHS, IMPURE_WORDS, PURE};
 
 /// Rooms that name a room which is not theirs to know.
 pub(super) fn imports(tree: &Tree) -> Vec<Finding> {
@@ -21,7 +21,8 @@ pub(super) fn imports(tree: &Tree) -> Vec<Finding> {
         for path in paths(file) {
             let Some(named) = room_named(file, &path.names) else { continue };
             let known = IMPORTS.iter().any(|(name, _)| *name == named);
-            let allowed = *allowed == ALL || named == room || allowed.contains(&named.as_str());
+            let anywhere = *allowed == ALL || named == ANYWHERE;
+            let allowed = anywhere || named == room || allowed.contains(&named.as_str());
             if known && !allowed {
                 findings.push(Finding::new(
                     &file.path,

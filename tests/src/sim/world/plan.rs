@@ -23,6 +23,8 @@ pub(super) struct Plan {
     pub(super) reserve_bytes: u64,
     pub(super) quota_bytes: Option<u64>,
     pub(super) auto_compaction: AutoCompaction,
+    /// One in so many requests gives space back.
+    pub(super) defragment_one_in: u64,
 }
 
 impl Plan {
@@ -59,12 +61,13 @@ impl Plan {
                 1 => AutoCompaction::Periodic { retention_ticks: 20, hour_ticks: 1000 },
                 _ => AutoCompaction::Off,
             },
+            defragment_one_in: 60,
         }
     }
 
     /// The plan of the workload whose every disk operation is cut: small, and the same for ever.
     pub(super) fn of_cuts(rng: &mut Rng) -> Self {
-        let weights = [10, 50, 12, 20, 6, 2];
+        let weights = [10, 50, 12, 20, 10, 2];
         Self {
             shape: Shape { keys: 8, value_bytes_max: 200, txn_depth_max: 1, weights },
             clients: 2,
@@ -77,6 +80,7 @@ impl Plan {
             catchup_entries: 5,
             quota_bytes: None,
             auto_compaction: AutoCompaction::Off,
+            defragment_one_in: 15,
             ..Self::draw(rng)
         }
     }

@@ -119,9 +119,10 @@ impl Run {
         while self.requests < requests {
             self.live(requests, true)?;
         }
-        self.faults = false;
-        self.heal();
-        self.disk().set_capacity(None);
+        if std::mem::take(&mut self.faults) {
+            self.heal();
+            self.disk().set_capacity(None);
+        }
         let mut ended_in_order = 0;
         // A cut that is still planned may come in between.
         while ended_in_order < 2 {
@@ -384,7 +385,7 @@ impl Run {
     }
 
     fn begin(&mut self, life: &Life) -> Result<(), Violation> {
-        if self.urgent.is_empty() && self.rng.one_in(60) {
+        if self.urgent.is_empty() && self.rng.one_in(self.plan.defragment_one_in) {
             self.trace.line(format_args!("defragment"));
             let future = life.services.clone().call(Ask::Defragment, false);
             self.clients.begin(Ask::Defragment, future);
