@@ -42,18 +42,18 @@ impl Reserve {
         self.is_held
     }
 
-    /// Gives the space up; returns whether there was any.
+    /// Gives the space up; returns whether there was any, be it that of a file that was not finished.
     ///
     /// # Errors
     /// If the disk refuses; the space may be free or not.
     pub fn release(&mut self) -> io::Result<bool> {
-        let was_held = std::mem::replace(&mut self.is_held, false);
+        self.is_held = false;
         match self.fs.remove_file(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             result => result?,
         }
         self.fs.sync_dir(super::data_dir::parent(&self.path))?;
-        Ok(was_held)
+        Ok(true)
     }
 
     /// Sets the space aside if it is not and there is plenty; returns whether it is set aside now.
@@ -141,6 +141,9 @@ mod tests {
         assert!(!fs.shared().exists(path).unwrap());
         assert!(reserve.restore().unwrap());
         assert_eq!(fs.bytes(path).len(), 4096);
+        fs.put(path, &[1; 100]);
+        let mut reserve = Reserve::open(fs.shared(), path, 4096).unwrap();
+        assert!(reserve.release().unwrap(), "what it took is free, so a start may be tried again");
     }
 
     #[test]
