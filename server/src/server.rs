@@ -44,8 +44,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often history is looked at in revision mode; etcd's interval.
 const REVISION_COMPACTION_INTERVAL: Duration = Duration::from_secs(300);
 
-/// What the log may take in memory, in bytes.
-const LOG_BYTES_MAX: usize = 64 << 20;
+/// What the log keeps in memory of what is flushed, in bytes: for followers that lag. A lone member
+/// has none, and older entries are on disk.
+const LOG_BYTES_MAX: usize = 4 << 20;
 
 /// A member takes its NOSPACE alarm back below this share of its quota, in percent.
 const DISARM_PERCENT: u64 = 90;

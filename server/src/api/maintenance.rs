@@ -145,9 +145,7 @@ impl Maintenance for MaintenanceService {
         self.context.check_not_learner()?;
         let disk = &self.context.metrics().disk;
         let started = Instant::now();
-        disk.defrag_inflight.inc();
         let done = self.context.handle().defragment().await;
-        disk.defrag_inflight.dec();
         disk.defrag_seconds.observe(started.elapsed().as_secs_f64());
         done.map_err(Refusal::from)?;
         Ok(Response::new(DefragmentResponse { header: None }))

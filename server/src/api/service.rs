@@ -32,8 +32,9 @@ type Dispatch = Box<
     dyn Fn(Request<RequestBody>) -> Pin<Box<dyn Future<Output = HttpReply> + Send>> + Send + Sync,
 >;
 
-/// The most labels for versions that clients claim to have; the label is the client's to choose.
-const CLIENT_VERSION_LEN_MAX: usize = 8;
+/// The most digits behind `3.` in a version that a client claims to have: the label is the client's to
+/// choose, and each is kept for ever.
+const MINOR_DIGITS_MAX: usize = 2;
 
 /// All gRPC services.
 pub struct Api {
@@ -132,10 +133,12 @@ impl Api {
     }
 }
 
-/// Whether a client's version can be a label: a short number like `3.7`, or nothing that was said.
+/// Whether a client's version can be a label: one like `3.7`, or that nothing was said.
 fn is_version(text: &str) -> bool {
-    let numeric = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    text == "unknown" || (text.len() <= CLIENT_VERSION_LEN_MAX && numeric && text.starts_with("3."))
+    let is_minor = |minor: &str| {
+        (1..=MINOR_DIGITS_MAX).contains(&minor.len()) && minor.bytes().all(|b| b.is_ascii_digit())
+    };
+    text == "unknown" || text.strip_prefix("3.").is_some_and(is_minor)
 }
 
 fn dispatch<S>(server: S) -> Dispatch
@@ -173,10 +176,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_short_versions_of_three_become_labels() {
+    fn only_a_hundred_versions_of_three_become_labels() {
         for (text, expected) in [
             ("3.7", true),
-            ("3.10.1", true),
+            ("3.10", true),
+            ("3.10.1", false),
+            ("3.", false),
+            ("3.1.1.1", false),
             ("unknown", true),
             ("3.777777777", false),
             ("x", false),

@@ -7,6 +7,7 @@ use quorate_proto::etcdserverpb::{
 
 use super::errors::Refusal;
 use super::{request, validate};
+use crate::state_machine;
 
 fn op(request: Request) -> RequestOp {
     RequestOp { request: Some(request) }
@@ -108,6 +109,27 @@ fn lists_are_limited_and_nested_ones_have_what_is_left() {
     ];
     for (request, expected) in cases {
         assert_eq!(validate::txn(&request, 128), expected);
+    }
+}
+
+/// Found by review: what could be received, but not read back from the log, would end every member
+/// that applies it, at each start anew.
+#[test]
+fn every_transaction_that_is_admitted_can_be_read_back_from_the_log() {
+    let mut request = branches(vec![put("a")], vec![]);
+    for depth in 1..=100 {
+        match validate::txn(&request, 128) {
+            Ok(()) => {
+                let command = request::Command::Txn(request.clone()).encode(1 << 20, u64::MAX);
+                let entry = state_machine::with_id(command.unwrap(), u64::MAX);
+                assert!(state_machine::Request::decode(entry).is_ok(), "depth {depth}");
+            }
+            Err(refusal) => {
+                assert_eq!(refusal, Refusal::TooManyOps);
+                assert!(depth > 32, "{depth} is not deep");
+            }
+        }
+        request = branches(vec![op(Request::RequestTxn(request))], vec![]);
     }
 }
 

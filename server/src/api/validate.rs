@@ -10,6 +10,11 @@ use quorate_proto::etcdserverpb::{
 
 use super::errors::Refusal;
 
+/// How deep transactions may nest. The decoder gives up at a hundred messages within each other, two
+/// per transaction, and the log wraps a request in one more than the wire: without a bound of our own
+/// there would be a request that can be received and committed, but never applied.
+const TXN_DEPTH_MAX: usize = 40;
+
 pub(crate) fn range(request: &RangeRequest) -> Result<(), Refusal> {
     if request.key.is_empty() {
         return Err(Refusal::EmptyKey);
@@ -64,17 +69,18 @@ pub(crate) fn delete_range(request: &DeleteRangeRequest) -> Result<(), Refusal> 
 }
 
 /// Checks a transaction whose largest list may have `ops_max` elements; lists of a nested one may
-/// have what its parent left.
+/// have what its parent left. Beyond [`TXN_DEPTH_MAX`], which is ours, it has too many as well.
 pub(crate) fn txn(request: &TxnRequest, ops_max: usize) -> Result<(), Refusal> {
-    requests(request, ops_max)?;
+    requests(request, ops_max, TXN_DEPTH_MAX)?;
     changes(&request.success)?;
     changes(&request.failure)?;
     Ok(())
 }
 
-fn requests(request: &TxnRequest, ops_max: usize) -> Result<(), Refusal> {
+fn requests(request: &TxnRequest, ops_max: usize, depth_max: usize) -> Result<(), Refusal> {
     let ops = request.compare.len().max(request.success.len()).max(request.failure.len());
     let Some(ops_left) = ops_max.checked_sub(ops) else { return Err(Refusal::TooManyOps) };
+    let Some(depth_left) = depth_max.checked_sub(1) else { return Err(Refusal::TooManyOps) };
     if request.compare.iter().any(|compare| compare.key.is_empty()) {
         return Err(Refusal::EmptyKey);
     }
@@ -83,7 +89,7 @@ fn requests(request: &TxnRequest, ops_max: usize) -> Result<(), Refusal> {
             Some(Request::RequestRange(op)) => range(op)?,
             Some(Request::RequestPut(op)) => put(op)?,
             Some(Request::RequestDeleteRange(op)) => delete_range(op)?,
-            Some(Request::RequestTxn(op)) => requests(op, ops_left)?,
+            Some(Request::RequestTxn(op)) => requests(op, ops_left, depth_left)?,
             None => return Err(Refusal::KeyNotFound),
         }
     }

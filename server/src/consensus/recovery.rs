@@ -15,6 +15,9 @@ const MESSAGE_BYTES_MAX: u64 = 512 << 10;
 /// As in etcd: with `MESSAGE_BYTES_MAX` more than any link holds; small messages need many.
 const INFLIGHT_MESSAGES_MAX: usize = 512;
 
+/// What a leader takes without a quorum: forty of the largest requests. It cannot be trimmed.
+const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
+
 /// What is applied in one turn: some thousands of small commands, that is some milliseconds, after
 /// which the owner looks at messages and ticks again.
 const COMMITTED_BYTES_PER_READY_MAX: u64 = 1 << 20;
@@ -32,8 +35,7 @@ pub struct Config {
     pub pre_vote: bool,
     /// Decides the election timeouts, together with `id`.
     pub seed: u64,
-    /// What [`Consensus::trim`](super::Consensus::trim) lets the log in memory keep, in bytes; also the
-    /// most that may wait for its quorum, since that cannot be trimmed.
+    /// What [`Consensus::trim`](super::Consensus::trim) lets the log in memory keep, in bytes.
     pub log_bytes_max: usize,
 }
 
@@ -62,7 +64,7 @@ impl Config {
             // A leader without its quorum must notice: it could not answer a read anyway.
             check_quorum: true,
             pre_vote: self.pre_vote,
-            max_uncommitted_size: (self.log_bytes_max as u64).max(MESSAGE_BYTES_MAX),
+            max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
             max_committed_size_per_ready: COMMITTED_BYTES_PER_READY_MAX,
             ..raft::Config::new(self.id)
         }

@@ -15,6 +15,10 @@ use crate::replica::{Event, Reply, RequestId};
 /// The most client requests that wait for the owner. Beyond it they are refused at once.
 const CLIENTS_MAX: usize = 10_000;
 
+/// The most bytes of their commands, beside one that alone is more: as much as the log keeps in memory,
+/// for which the next batch is meant.
+const CLIENT_BYTES_MAX: usize = 64 << 20;
+
 /// A request with the place where its reply is awaited.
 pub struct Request {
     /// Its name.
@@ -57,6 +61,8 @@ pub struct Mailbox {
 #[derive(Default)]
 struct Lanes {
     delivery: Delivery,
+    /// What the commands in `delivery` take.
+    client_bytes: usize,
     /// The owner sleeps, so whoever brings something must wake it.
     asleep: bool,
     closed: bool,
@@ -77,9 +83,10 @@ impl Mailbox {
         self.put(|lanes| {
             if lanes.closed {
                 refused = Some(Refused::Stopped);
-            } else if lanes.delivery.requests.len() >= CLIENTS_MAX {
+            } else if lanes.is_full_for(&request) {
                 refused = Some(Refused::Full);
             } else {
+                lanes.client_bytes += request.command_bytes();
                 lanes.delivery.requests.push_back(request);
             }
         });
@@ -104,14 +111,14 @@ impl Mailbox {
                 break;
             }
         }
-        std::mem::take(&mut lanes.delivery)
+        lanes.take()
     }
 
     /// Refuses requests from now on. What is left in the lanes is returned.
     pub fn close(&self) -> Delivery {
         let mut lanes = self.lanes.lock();
         lanes.closed = true;
-        std::mem::take(&mut lanes.delivery)
+        lanes.take()
     }
 
     fn put(&self, put: impl FnOnce(&mut Lanes)) {
@@ -122,6 +129,29 @@ impl Mailbox {
         if wake {
             self.arrived.notify_one();
         }
+    }
+}
+
+impl Request {
+    fn command_bytes(&self) -> usize {
+        match &self.event {
+            Event::Propose { command, .. } => command.len(),
+            _ => 0,
+        }
+    }
+}
+
+impl Lanes {
+    fn is_full_for(&self, request: &Request) -> bool {
+        let command_bytes = request.command_bytes();
+        let adds = self.client_bytes > 0 && command_bytes > 0;
+        self.delivery.requests.len() >= CLIENTS_MAX
+            || (adds && self.client_bytes + command_bytes > CLIENT_BYTES_MAX)
+    }
+
+    fn take(&mut self) -> Delivery {
+        self.client_bytes = 0;
+        std::mem::take(&mut self.delivery)
     }
 }
 
@@ -161,6 +191,21 @@ mod tests {
         assert_eq!((delivery.requests.len(), delivery.events.len()), (CLIENTS_MAX, 1));
         mailbox.close();
         assert_eq!(mailbox.request(request(0)), Err(Refused::Stopped));
+    }
+
+    #[test]
+    fn what_clients_may_leave_for_the_owner_is_bounded_in_bytes_too() {
+        let mailbox = Mailbox::default();
+        let put = |id: u64, len: usize| {
+            let id = RequestId(id);
+            let event = Event::Propose { id, command: bytes::Bytes::from(vec![0; len]) };
+            mailbox.request(Request { id, event, reply: oneshot::channel().0 })
+        };
+        assert_eq!(put(1, CLIENT_BYTES_MAX + 1), Ok(()), "one always fits");
+        assert_eq!(put(2, 1), Err(Refused::Full));
+        assert_eq!(mailbox.request(request(3)), Ok(()), "a read takes nothing");
+        assert_eq!(mailbox.take(Instant::now()).requests.len(), 2);
+        assert_eq!((put(4, CLIENT_BYTES_MAX), put(5, 1)), (Ok(()), Err(Refused::Full)));
     }
 
     #[test]

@@ -42,13 +42,13 @@ impl Reserve {
         self.is_held
     }
 
-    /// Gives the space up; returns whether there was any.
+    /// Gives the space up; returns whether there was any, be it that of a file that was not finished.
     ///
     /// # Errors
     /// If the disk refuses; the space may be free or not.
     pub fn release(&mut self) -> io::Result<bool> {
-        let was_held = std::mem::replace(&mut self.is_held, false);
-        Ok(Self::give_up(&self.fs, &self.path)? && was_held)
+        self.is_held = false;
+        Self::give_up(&self.fs, &self.path)
     }
 
     /// Removes the file of a member that does not run; returns whether there was one.
@@ -149,6 +149,9 @@ mod tests {
         assert!(!fs.shared().exists(path).unwrap());
         assert!(reserve.restore().unwrap());
         assert_eq!(fs.bytes(path).len(), 4096);
+        fs.put(path, &[1; 100]);
+        let mut reserve = Reserve::open(fs.shared(), path, 4096).unwrap();
+        assert!(reserve.release().unwrap(), "what it took is free, so a start may be tried again");
     }
 
     #[test]

@@ -44,6 +44,10 @@ fn step_keys() -> usize {
     mutants::step(STEP_KEYS_MAX)
 }
 
+/// The bytes of rows at which one step of a range ends: what it reads is copied from the store in one
+/// call, on the thread that serves everyone. One row may be more.
+pub const STEP_BYTES_MAX: usize = if cfg!(test) { 100 } else { 1 << 20 };
+
 /// The key space as owner and readers share it.
 pub struct View {
     space: RwLock<KeySpace>,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Gaps, Pin, ReadError, View, step_keys};
+use super::{Gaps, Pin, ReadError, STEP_BYTES_MAX, View, step_keys};
 use crate::mvcc::index::Version;
 use crate::mvcc::stored::{self, KeyValue, Numbers};
 use crate::mvcc::{KeySpace, RangeEnd, RangeQuery, Revision, Rows, RowsError, Sort, SortTarget};
@@ -79,7 +79,7 @@ impl RangeRead {
             if !self.pin.is_valid() {
                 return Err(ReadError::Compacted);
             }
-            let slice: Vec<Found> = rest.take(step_keys()).collect();
+            let slice = Self::next_slice(rest);
             let done = rest.as_slice().is_empty().then_some(*summary);
             self.emit(slice, rows, out)?;
             return Ok(done);
@@ -99,8 +99,20 @@ impl RangeRead {
         Ok(None)
     }
 
+    /// What one step hands on of the keys that are left.
+    fn next_slice(rest: &mut std::vec::IntoIter<Found>) -> Vec<Found> {
+        let mut bytes = 0;
+        let slice = std::iter::from_fn(|| {
+            let found = if bytes < STEP_BYTES_MAX { rest.next()? } else { return None };
+            bytes += found.fetch_bytes();
+            Some(found)
+        });
+        slice.take(step_keys()).collect()
+    }
+
     /// One slice of the walk: what it found, and whether it was the last.
     fn look(&mut self) -> Result<(Vec<Found>, bool), ReadError> {
+        let fetches = self.is_in_order() && !is_from_index(&self.query);
         let most = if self.is_in_order() { self.limit().unwrap_or(i64::MAX) } else { i64::MAX };
         let Self { query, at, walk, .. } = self;
         let space = self.view.read_pinned(&self.pin)?;
@@ -118,7 +130,7 @@ impl RangeRead {
         if query.count_only && walk.count.is_some() {
             return Ok((Vec::new(), true));
         }
-        let mut found = Vec::new();
+        let (mut found, mut bytes) = (Vec::new(), 0);
         let (is_counted, seen) = (walk.count.is_some(), &mut walk.seen);
         walk.after = space.index().walk(
             &query.keys,
@@ -132,9 +144,11 @@ impl RangeRead {
                     return !is_counted;
                 }
                 if is_wanted(query, version) {
-                    found.push(Found::new(&space, query, key, version));
+                    let next = Found::new(&space, query, key, version);
+                    bytes += if fetches { next.fetch_bytes() } else { 0 };
+                    found.push(next);
                 }
-                true
+                bytes < STEP_BYTES_MAX
             },
         );
         Ok((found, walk.after.is_none() || is_counted && walk.seen > most))
@@ -262,6 +276,11 @@ impl Found {
             false => (Bytes::new(), space.recent(version.revision).cloned()),
         };
         Self { version: *version, key, recent }
+    }
+
+    /// What has to be copied from the store for it.
+    fn fetch_bytes(&self) -> usize {
+        if self.recent.is_some() { 0 } else { self.version.stored_bytes as usize }
     }
 }
 

@@ -102,13 +102,23 @@ impl Preparation {
     /// Fills the file with zeros and syncs it. Takes as long as the disk needs for a whole segment.
     ///
     /// # Errors
-    /// If the disk refuses, a full one included; the log itself is not concerned.
+    /// If the disk refuses, a full one included; the log itself is not concerned, and what was filled
+    /// is free again for those who need it more.
     pub fn run(self) -> Result<Spare, WalError> {
+        let filled = self.fill();
+        if filled.is_err() {
+            // What cannot be removed now is removed at the next start.
+            let _ = self.fs.remove_file(&self.path);
+        }
+        Ok(Spare { file: filled?, path: self.path, bytes: self.bytes })
+    }
+
+    fn fill(&self) -> Result<Box<dyn File>, WalError> {
         let path = &self.path;
         let file = self.fs.open(path, OpenMode::Create).map_err(WalError::io("create", path))?;
         file.set_len(self.bytes).map_err(WalError::io("resize", path))?;
         write_zeros(&*file, 0, self.bytes).map_err(WalError::io("fill", path))?;
-        Ok(Spare { file, path: self.path, bytes: self.bytes })
+        Ok(file)
     }
 }
 

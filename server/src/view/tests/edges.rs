@@ -10,7 +10,7 @@ use crate::mvcc::tests::store::Store;
 use crate::mvcc::{
     KeySpace, Limits, Put, RangeQuery, Revision, RevisionBounds, RowsError, Sort, SortTarget,
 };
-use crate::view::{PIN_TICKS_MAX, ReadError, View};
+use crate::view::{PIN_TICKS_MAX, ReadError, STEP_BYTES_MAX, View};
 
 fn put(view: &View, store: &Store, key: &str, value: &str) {
     let put = Put {
@@ -181,4 +181,28 @@ fn equal_keys_of_a_descending_sort_stay_in_key_order() {
     let mut out = Vec::new();
     while read.step(&store, &mut out).unwrap().is_none() {}
     assert!(out[0].starts_with(b"\x0a\x03k00") && out[1].starts_with(b"\x0a\x03k01"));
+}
+
+#[test]
+fn a_step_fetches_few_bytes_however_large_the_values_are_and_the_read_is_whole() {
+    let view = View::new(KeySpace::new(Limits { window_bytes_max: 0 }));
+    let store = Store::default();
+    (0..20).for_each(|key| put(&view, &store, &format!("k{key:02}"), &"v".repeat(60)));
+    flush(&view, &store);
+    let by_version = Sort { target: SortTarget::Version, descending: true, limit_first: false };
+    for sort in [None, Some(by_version)] {
+        let query = RangeQuery { keys: everything(), sort, ..plain(&Bytes::new()) };
+        let mut read = view.range(query, Revision::end_of(21), Arc::new(view.pin(0).unwrap()));
+        let mut out = Vec::new();
+        let summary = loop {
+            let before = out.len();
+            let end = read.step(&store, &mut out).unwrap();
+            let fetched: usize = out[before..].iter().map(Bytes::len).sum();
+            assert!(fetched < STEP_BYTES_MAX + 100, "{fetched} bytes in one step");
+            if let Some(summary) = end {
+                break summary;
+            }
+        };
+        assert_eq!((summary.count, summary.more, out.len()), (20, false, 20));
+    }
 }

@@ -311,6 +311,8 @@ fn a_failed_preparation_harms_nothing_and_may_be_repeated() {
     let mut wal = create(&fs, SMALL);
     fs.fail_at(fs.changes() + 3, false);
     assert!(matches!(wal.prepare_next(), Err(WalError::Io { .. })));
+    let left = fs.shared().read_dir(dir()).unwrap();
+    assert_eq!(left.len(), 1, "half a segment keeps no space from others: {left:?}");
     wal.prepare_next().unwrap();
     wal.append(&entries(1..=1, 1), None).unwrap();
     wal.sync().unwrap();
