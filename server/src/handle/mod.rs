@@ -213,7 +213,12 @@ impl Handle {
         }
         match quota_cost_bytes(command) {
             Ok(Some(cost_bytes)) if used_bytes + cost_bytes > quota_bytes => {
-                self.shared.mailbox.event(Event::RaiseAlarm(AlarmKind::NoSpace));
+                let kind = AlarmKind::NoSpace;
+                let member_id = self.status().member_id.load(Ordering::Relaxed);
+                // The lane of events has no bound, so what is known needs no event.
+                if !self.shared.alarms.read().contains(&Alarm { member_id, kind }) {
+                    self.shared.mailbox.event(Event::RaiseAlarm(kind));
+                }
                 Err(RequestError::NoSpace)
             }
             _ => Ok(()),
