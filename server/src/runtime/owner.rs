@@ -207,6 +207,9 @@ impl<B: Beside> Owner<B> {
                     if let Some(job) = self.log.next_job() {
                         self.beside.prepare(job);
                     }
+                    if self.log.take_shortage() {
+                        self.handle.mailbox().event(Event::DiskSpace { is_low: true });
+                    }
                 }
                 Effect::PersistConfState { index, term, conf_state } => {
                     self.log.append_conf_state((index, term), &conf_state)?;
