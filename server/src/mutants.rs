@@ -2,7 +2,7 @@
 //!
 //! A check that never fails shows nothing. So the places where a mistake would lose data each have a
 //! hook that makes it, and the simulator must find every one. The feature `mutants`, which only the
-//! crate of tests asks for, compiles the switch; without it [`on`] is a constant. Nothing but code can
+//! crate of tests asks for, compiles the switch; without it `on` is a constant. Nothing but code can
 //! turn it: no flag, no variable. It holds for one thread, because each simulated server runs on one.
 //!
 //! ```text
@@ -32,8 +32,6 @@ pub enum Mutant {
     HalfFlush,
     /// A new segment gets its name, and the folder is not synced.
     RenameNotSynced,
-    /// The end of the log is trusted as read, although its sync may have failed.
-    TailTrusted,
 }
 
 #[cfg(feature = "mutants")]

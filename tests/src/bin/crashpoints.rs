@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use quorate_tests::sim::coverage::{Activity, Fault};
+use quorate_tests::sim::coverage::{Activity, Coverage, Fault};
 use quorate_tests::sim::runner::{
     Failure, Options, Scenario, SeedReport, name_seeds_in_panics, run_all,
 };
@@ -22,7 +22,7 @@ const SCENARIO: Scenario = world::SCENARIO;
 #[derive(Parser)]
 struct Arguments {
     /// Cut every operation.
-    #[arg(long, conflicts_with = "cut", required_unless_present = "cut")]
+    #[arg(long, conflicts_with = "cut", required_unless_present_any = ["cut", "trace"])]
     all: bool,
     /// Cut this operation only.
     #[arg(long)]
@@ -33,6 +33,9 @@ struct Arguments {
     /// The seed of the workload.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Show the event log of the workload without a cut, and stop.
+    #[arg(long)]
+    trace: bool,
     /// Print only failures.
     #[arg(long)]
     quiet: bool,
@@ -43,7 +46,11 @@ fn main() -> ExitCode {
     name_seeds_in_panics();
     let started = Instant::now();
     let ways = arguments.ways.max(1);
-    let operations = (SCENARIO.run_cut)(arguments.seed, &Options::default()).disk_changes;
+    let uncut = Options { echo: arguments.trace, ..Options::default() };
+    let operations = (SCENARIO.run_cut)(arguments.seed, &uncut).disk_changes;
+    if arguments.trace {
+        return ExitCode::SUCCESS;
+    }
     let (from, count) = match arguments.cut {
         Some(operation) => (operation * ways, ways),
         None => (ways, operations * ways),
@@ -70,7 +77,15 @@ fn main() -> ExitCode {
             arguments.seed
         );
     }
-    if summary.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let missed = missed(&arguments, &summary.coverage);
+    if !missed.is_empty() {
+        println!("never cut: {}", missed.join(", "));
+    }
+    if summary.failures.is_empty() && missed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// One run with a cut, which must have happened.
@@ -83,6 +98,22 @@ fn cut(seed: u64, operation: u64, way: u64) -> SeedReport {
         report.failure = Some(Failure { what, text, trace: String::new() });
     }
     report
+}
+
+/// What a whole sweep must have cut and did not.
+fn missed(arguments: &Arguments, coverage: &Coverage) -> Vec<&'static str> {
+    const WANTED: [Activity; 7] = [
+        Activity::Append,
+        Activity::Flush,
+        Activity::Rotation,
+        Activity::Compaction,
+        Activity::Checkpoint,
+        Activity::Rewrite,
+        Activity::Recovery,
+    ];
+    let is_missed = |activity: &Activity| coverage.count(Fault::Crash, *activity) == 0;
+    let wanted = WANTED.into_iter().filter(|_| arguments.all);
+    wanted.filter(is_missed).map(Activity::name).collect()
 }
 
 /// What a sweep of cuts can meet.

@@ -131,9 +131,12 @@ fn all_mutants(arguments: &Arguments) -> bool {
         let found = summary.failures.iter().find(|(_, failure)| failure.what != "panic");
         match found.or_else(|| summary.failures.iter().next()) {
             Some((seed, failure)) => {
-                println!("{:<34} found by `{}` in seed {seed}", mutant.name, failure.what);
+                println!(
+                    "{:<26} found by `{}` in seed {seed} of at most {}",
+                    mutant.name, failure.what, mutant.seeds_max
+                );
             }
-            None => println!("{:<34} not found in {} seeds", mutant.name, mutant.seeds_max),
+            None => println!("{:<26} not found in {} seeds", mutant.name, mutant.seeds_max),
         }
         all_found &= found.is_some();
     }

@@ -30,7 +30,7 @@ use super::runner::{Failure, Mutant, Options, Scenario, SeedReport};
 /// Requests of one run.
 const REQUESTS: u64 = 400;
 /// Requests of the run whose every disk operation is cut.
-const REQUESTS_CUT: u64 = 150;
+const REQUESTS_CUT: u64 = 110;
 
 /// What the command-line tools run.
 pub const SCENARIO: Scenario = Scenario { run_seed, run_cut, possible, mutants: MUTANTS };

@@ -25,6 +25,8 @@ pub(super) struct Plan {
     pub(super) auto_compaction: AutoCompaction,
     /// One in so many requests gives space back.
     pub(super) defragment_one_in: u64,
+    /// And surely so after this many.
+    pub(super) defragment_at: Option<u64>,
 }
 
 impl Plan {
@@ -62,6 +64,7 @@ impl Plan {
                 _ => AutoCompaction::Off,
             },
             defragment_one_in: 60,
+            defragment_at: None,
         }
     }
 
@@ -80,7 +83,8 @@ impl Plan {
             catchup_entries: 5,
             quota_bytes: None,
             auto_compaction: AutoCompaction::Off,
-            defragment_one_in: 15,
+            defragment_one_in: 1000,
+            defragment_at: Some(60),
             ..Self::draw(rng)
         }
     }

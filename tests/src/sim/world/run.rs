@@ -386,10 +386,10 @@ impl Run {
 
     fn begin(&mut self, life: &Life) -> Result<(), Violation> {
         if self.urgent.is_empty() && self.rng.one_in(self.plan.defragment_one_in) {
-            self.trace.line(format_args!("defragment"));
-            let future = life.services.clone().call(Ask::Defragment, false);
-            self.clients.begin(Ask::Defragment, future);
-            return Ok(());
+            return self.defragment(life);
+        }
+        if self.plan.defragment_at.take_if(|at| *at <= self.requests).is_some() {
+            return self.defragment(life);
         }
         let request = match self.urgent.pop() {
             Some(request) => request,
@@ -404,6 +404,13 @@ impl Run {
         let ask = Ask::Known(op, request);
         let future = life.services.clone().call(ask.clone(), by_round);
         self.clients.begin(ask, future);
+        Ok(())
+    }
+
+    fn defragment(&mut self, life: &Life) -> Result<(), Violation> {
+        self.trace.line(format_args!("defragment"));
+        let future = life.services.clone().call(Ask::Defragment, false);
+        self.clients.begin(Ask::Defragment, future);
         Ok(())
     }
 
@@ -492,7 +499,10 @@ impl Run {
 
     /// The machine or the process is gone, and with it all clients.
     fn end(&mut self, end: End) -> Result<(), Violation> {
-        let loses_power = match self.planned.take() {
+        let planned = self.planned.take();
+        // The way to lose data concerns the planned cut alone: before it, all ways are the same run.
+        let lose = planned.map_or(0, |_| self.lose);
+        let loses_power = match planned {
             Some(fault) => fault == DiskFault::Crash,
             None => match end {
                 End::PowerLost => true,
@@ -501,7 +511,7 @@ impl Run {
             },
         };
         if loses_power {
-            let report = self.disk().crash(self.rng.next_u64() ^ self.lose);
+            let report = self.disk().crash(self.rng.next_u64() ^ lose);
             self.trace.line(format_args!("{end:?}: {report:?}"));
             if report.files_torn > 0 {
                 self.coverage.hit(Fault::TornWrite, self.doing);
