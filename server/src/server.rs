@@ -48,6 +48,9 @@ const REVISION_COMPACTION_INTERVAL: Duration = Duration::from_secs(300);
 /// has none, and older entries are on disk.
 const LOG_BYTES_MAX: usize = 4 << 20;
 
+/// What may wait for its quorum, in bytes: forty of the largest requests.
+const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
+
 /// A member takes its NOSPACE alarm back below this share of its quota, in percent.
 const DISARM_PERCENT: u64 = 90;
 
@@ -310,6 +313,7 @@ fn options(config: &Config, setup: &Setup) -> Result<Options, ServerError> {
                 pre_vote: raft.pre_vote,
                 seed: random()?,
                 log_bytes_max: LOG_BYTES_MAX,
+                uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX,
             },
             request_ticks: ticks(REQUEST_TIMEOUT + 2 * election),
             flush: FlushLimits {
