@@ -244,7 +244,15 @@ impl Flusher {
         Ok(Step::Flushed(report))
     }
 
+    /// A full disk has no room for what is only a shortcut: the store goes on in the space it has.
     fn checkpoint_step(&mut self) -> Result<Step, FlusherError> {
+        match self.try_checkpoint_step() {
+            Err(error) if error.is_storage_full() => Ok(self.skip_checkpoint(&error.to_string())),
+            result => result,
+        }
+    }
+
+    fn try_checkpoint_step(&mut self) -> Result<Step, FlusherError> {
         let Some((read, writer)) = &mut self.checkpoint.under_way else {
             return self.begin_checkpoint();
         };
