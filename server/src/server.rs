@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::api::{Api, METHODS};
 use crate::config::{AutoCompaction, Config, ConfigError, ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::consensus;
-use crate::handle::Handle;
+use crate::handle::{Handle, RequestError};
 use crate::http::{Loading, Site, Surface};
 use crate::listen::{Front, ListenError, Listener, Services};
 use crate::mvcc::Limits;
@@ -230,7 +230,10 @@ fn accept(
 /// Says when the member serves: it leads or follows, and has applied what it knew.
 async fn announce(handle: Handle, addresses: Vec<String>) {
     // A timeout says that there is no leader yet; it is asked again at once.
-    while handle.linearize().await.is_err() {
+    while let Err(error) = handle.linearize().await {
+        if error == RequestError::Stopped {
+            return;
+        }
         tokio::task::yield_now().await;
     }
     handle.status().ready.store(true, Ordering::Relaxed);
@@ -278,6 +281,7 @@ fn setup(config: &Config, fs: SharedFs) -> Result<Setup, ServerError> {
         wal_dir: config.member.wal_dir.clone(),
         cluster_id: cluster.cluster_id,
         member,
+        may_create: config.cluster.new,
         initial_members: unnamed(initial_members),
         incarnation: random()?,
         wal,

@@ -44,7 +44,7 @@ pub struct Parts {
     /// The quota in bytes; `None` for none.
     pub quota_bytes: Option<u64>,
     /// Gives unused space back; called for [`Handle::defragment`].
-    pub defragment: Box<dyn Fn(oneshot::Sender<()>) + Send + Sync>,
+    pub defragment: Box<dyn Fn(oneshot::Sender<Result<(), String>>) + Send + Sync>,
 }
 
 struct Shared {
@@ -123,11 +123,12 @@ impl Handle {
         }
     }
 
-    /// Gives unused space of the state store back to the file system and waits until it is done.
+    /// Gives unused space of the state store back to the file system and waits until it is done. The
+    /// inner error says why it cannot be given back; the store goes on as it is.
     ///
     /// # Errors
     /// [`RequestError::Stopped`] if the member shuts down before.
-    pub async fn defragment(&self) -> Result<(), RequestError> {
+    pub async fn defragment(&self) -> Result<Result<(), String>, RequestError> {
         let (done, wait) = oneshot::channel();
         (self.shared.parts.defragment)(done);
         wait.await.map_err(|_| RequestError::Stopped)

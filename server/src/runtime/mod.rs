@@ -5,6 +5,7 @@ mod log;
 mod owner;
 mod recovery;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
@@ -82,6 +83,12 @@ pub enum RecoverError {
          one of them is of another time: restore the data dir as a whole"
     )]
     Gap { store: u64, log: u64 },
+    #[error(
+        "--initial-cluster-state is existing, but {} holds no member, and joining a cluster is not \
+         supported yet; if the disk was lost, restore a backup, else start with new",
+        path.display()
+    )]
+    NothingToContinue { path: PathBuf },
 }
 
 /// Why a running member ends. Everything that was acknowledged is in the log.
@@ -129,6 +136,7 @@ impl RecoverError {
             | Self::Row(_) => exit::STATE_DAMAGED,
             Self::Store(_) | Self::Rows(_) | Self::Checkpoint(_) => exit::DISK,
             Self::Gap { .. } => exit::LOG_DAMAGED,
+            Self::NothingToContinue { .. } => 1,
         }
     }
 }

@@ -191,6 +191,12 @@ impl Flusher {
         }
     }
 
+    /// Leaves out what can wait for the next start: after this only flushes and a last checkpoint.
+    pub fn begin_stop(&mut self) {
+        self.rewrite = Rewriting { pause_flushes: u32::MAX, ..Rewriting::default() };
+        self.request_checkpoint();
+    }
+
     /// The store.
     pub fn store(&self) -> &StateStore {
         &self.store
