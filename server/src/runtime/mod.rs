@@ -319,8 +319,6 @@ fn size(bytes: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
 
     #[test]
