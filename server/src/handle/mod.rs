@@ -31,6 +31,9 @@ pub struct Handle {
     shared: Arc<Shared>,
 }
 
+/// Where the result of a defragmentation goes; the error says why there was none.
+pub type Defragmented = oneshot::Sender<Result<(), String>>;
+
 /// What a handle is made of.
 pub struct Parts {
     /// What readers see.
@@ -44,7 +47,7 @@ pub struct Parts {
     /// The quota in bytes; `None` for none.
     pub quota_bytes: Option<u64>,
     /// Gives unused space back; called for [`Handle::defragment`].
-    pub defragment: Box<dyn Fn(oneshot::Sender<Result<(), String>>) + Send + Sync>,
+    pub defragment: Box<dyn Fn(Defragmented) + Send + Sync>,
 }
 
 struct Shared {
