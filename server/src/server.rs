@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::api::{Api, METHODS};
 use crate::config::{AutoCompaction, Config, ConfigError, ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::consensus;
-use crate::handle::Handle;
+use crate::handle::{Handle, RequestError};
 use crate::http::{Loading, Site, Surface};
 use crate::listen::{Front, ListenError, Listener, Services};
 use crate::mvcc::Limits;
@@ -47,6 +47,9 @@ const REVISION_COMPACTION_INTERVAL: Duration = Duration::from_secs(300);
 /// What the log keeps in memory of what is flushed, in bytes: for followers that lag. A lone member
 /// has none, and older entries are on disk.
 const LOG_BYTES_MAX: usize = 4 << 20;
+
+/// What may wait for its quorum, in bytes: forty of the largest requests.
+const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 
 /// A member takes its NOSPACE alarm back below this share of its quota, in percent.
 const DISARM_PERCENT: u64 = 90;
@@ -227,7 +230,10 @@ fn accept(
 /// Says when the member serves: it leads or follows, and has applied what it knew.
 async fn announce(handle: Handle, addresses: Vec<String>) {
     // A timeout says that there is no leader yet; it is asked again at once.
-    while handle.linearize().await.is_err() {
+    while let Err(error) = handle.linearize().await {
+        if error == RequestError::Stopped {
+            return;
+        }
         tokio::task::yield_now().await;
     }
     handle.status().ready.store(true, Ordering::Relaxed);
@@ -275,6 +281,7 @@ fn setup(config: &Config, fs: SharedFs) -> Result<Setup, ServerError> {
         wal_dir: config.member.wal_dir.clone(),
         cluster_id: cluster.cluster_id,
         member,
+        may_create: config.cluster.new,
         initial_members: unnamed(initial_members),
         incarnation: random()?,
         wal,
@@ -310,6 +317,7 @@ fn options(config: &Config, setup: &Setup) -> Result<Options, ServerError> {
                 pre_vote: raft.pre_vote,
                 seed: random()?,
                 log_bytes_max: LOG_BYTES_MAX,
+                uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX,
             },
             request_ticks: ticks(REQUEST_TIMEOUT + 2 * election),
             flush: FlushLimits {

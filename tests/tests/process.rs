@@ -125,6 +125,23 @@ fn an_unknown_flag_is_refused_by_its_name() -> Outcome {
 }
 
 #[test]
+fn an_empty_data_dir_is_no_member_of_an_existing_cluster() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let mut command = Command::new(quorate()?.path);
+    command
+        .arg(format!("--data-dir={}", folder.path().join("d").display()))
+        .args([
+            "--listen-client-urls=http://127.0.0.1:0",
+            "--advertise-client-urls=http://127.0.0.1:0",
+        ])
+        .args(["--listen-peer-urls=http://127.0.0.1:0", "--initial-cluster-state=existing"]);
+    let ended = run_to_end(&mut command, REFUSAL_DEADLINE)?;
+    assert_eq!(ended.code, Some(1), "{}", ended.text);
+    assert!(ended.text.contains("holds no member"), "{}", ended.text);
+    Ok(())
+}
+
+#[test]
 fn etcdctl_works_against_it() -> Outcome {
     let Some(path) = tool("etcdctl", "etcdctl_works_against_it") else { return Ok(()) };
     let server = Server::start(&quorate()?)?;

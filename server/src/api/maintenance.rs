@@ -147,7 +147,7 @@ impl Maintenance for MaintenanceService {
         let started = Instant::now();
         let done = self.context.handle().defragment().await;
         disk.defrag_seconds.observe(started.elapsed().as_secs_f64());
-        done.map_err(Refusal::from)?;
+        done.map_err(Refusal::from)?.map_err(Status::unknown)?;
         Ok(Response::new(DefragmentResponse { header: None }))
     }
 

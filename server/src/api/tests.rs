@@ -106,6 +106,12 @@ fn lists_are_limited_and_nested_ones_have_what_is_left() {
             Err(Refusal::TooManyOps),
         ),
         (branches(vec![], vec![]), Ok(())),
+        (branches(vec![nest(vec![], puts(64)); 64], vec![]), Err(Refusal::DuplicateKey)),
+        // Ours: lists within lists are short, but all together they are too many.
+        (
+            branches(vec![nest(vec![nest(vec![], puts(42)); 42], vec![]); 42], vec![]),
+            Err(Refusal::TooManyOps),
+        ),
     ];
     for (request, expected) in cases {
         assert_eq!(validate::txn(&request, 128), expected);

@@ -15,6 +15,10 @@ use super::errors::Refusal;
 /// there would be a request that can be received and committed, but never applied.
 const TXN_DEPTH_MAX: usize = 40;
 
+/// How many operations a transaction may have over all that it nests: each list may be as long as its
+/// parent's, and some checks, here and in apply, look at every operation for each other.
+const TXN_OPS_MAX: usize = 20_000;
+
 pub(crate) fn range(request: &RangeRequest) -> Result<(), Refusal> {
     if request.key.is_empty() {
         return Err(Refusal::EmptyKey);
@@ -69,18 +73,26 @@ pub(crate) fn delete_range(request: &DeleteRangeRequest) -> Result<(), Refusal> 
 }
 
 /// Checks a transaction whose largest list may have `ops_max` elements; lists of a nested one may
-/// have what its parent left. Beyond [`TXN_DEPTH_MAX`], which is ours, it has too many as well.
+/// have what its parent left. Beyond [`TXN_DEPTH_MAX`] and [`TXN_OPS_MAX`], which are ours, it has too
+/// many as well.
 pub(crate) fn txn(request: &TxnRequest, ops_max: usize) -> Result<(), Refusal> {
-    requests(request, ops_max, TXN_DEPTH_MAX)?;
+    let mut total_left = TXN_OPS_MAX;
+    requests(request, (ops_max, TXN_DEPTH_MAX), &mut total_left)?;
     changes(&request.success)?;
     changes(&request.failure)?;
     Ok(())
 }
 
-fn requests(request: &TxnRequest, ops_max: usize, depth_max: usize) -> Result<(), Refusal> {
+fn requests(
+    request: &TxnRequest,
+    (ops_max, depth_max): (usize, usize),
+    total_left: &mut usize,
+) -> Result<(), Refusal> {
     let ops = request.compare.len().max(request.success.len()).max(request.failure.len());
-    let Some(ops_left) = ops_max.checked_sub(ops) else { return Err(Refusal::TooManyOps) };
-    let Some(depth_left) = depth_max.checked_sub(1) else { return Err(Refusal::TooManyOps) };
+    let ops_left = ops_max.checked_sub(ops).ok_or(Refusal::TooManyOps)?;
+    let depth_left = depth_max.checked_sub(1).ok_or(Refusal::TooManyOps)?;
+    let all = request.compare.len() + request.success.len() + request.failure.len();
+    *total_left = total_left.checked_sub(all).ok_or(Refusal::TooManyOps)?;
     if request.compare.iter().any(|compare| compare.key.is_empty()) {
         return Err(Refusal::EmptyKey);
     }
@@ -89,7 +101,7 @@ fn requests(request: &TxnRequest, ops_max: usize, depth_max: usize) -> Result<()
             Some(Request::RequestRange(op)) => range(op)?,
             Some(Request::RequestPut(op)) => put(op)?,
             Some(Request::RequestDeleteRange(op)) => delete_range(op)?,
-            Some(Request::RequestTxn(op)) => requests(op, ops_left, depth_left)?,
+            Some(Request::RequestTxn(op)) => requests(op, (ops_left, depth_left), total_left)?,
             None => return Err(Refusal::KeyNotFound),
         }
     }

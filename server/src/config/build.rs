@@ -137,7 +137,11 @@ fn listen(settings: &Settings) -> Result<ListenConfig, ConfigError> {
         )));
     }
     let interval = settings.duration("grpc-keepalive-interval");
-    let streams = settings.uint("max-concurrent-streams");
+    // Of no stream at all a member would only look hung.
+    let streams = match settings.uint("max-concurrent-streams") {
+        0 => u32::MAX.into(),
+        streams => streams,
+    };
     Ok(ListenConfig {
         client,
         client_http,

@@ -174,10 +174,12 @@ fn retention_is_read_by_its_mode() {
 
 #[test]
 fn zero_and_negative_sizes_mean_what_they_mean_in_etcd() {
-    let config = ok("--quota-backend-bytes -1 --max-wals 0 --grpc-keepalive-interval 0");
+    let config = ok("--quota-backend-bytes -1 --max-wals 0 --grpc-keepalive-interval 0 \
+                     --max-concurrent-streams 0");
     assert_eq!(config.storage.quota_bytes, None);
     assert_eq!(config.storage.wals_max, None);
     assert_eq!(config.listen.http2.keepalive_interval, None);
+    assert_eq!(config.listen.http2.concurrent_streams_max, u32::MAX);
 }
 
 #[test]

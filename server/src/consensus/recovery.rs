@@ -15,9 +15,6 @@ const MESSAGE_BYTES_MAX: u64 = 512 << 10;
 /// As in etcd: with `MESSAGE_BYTES_MAX` more than any link holds; small messages need many.
 const INFLIGHT_MESSAGES_MAX: usize = 512;
 
-/// What a leader takes without a quorum: forty of the largest requests. It cannot be trimmed.
-const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
-
 /// What is applied in one turn: some thousands of small commands, that is some milliseconds, after
 /// which the owner looks at messages and ticks again.
 const COMMITTED_BYTES_PER_READY_MAX: u64 = 1 << 20;
@@ -37,6 +34,8 @@ pub struct Config {
     pub seed: u64,
     /// What [`Consensus::trim`](super::Consensus::trim) lets the log in memory keep, in bytes.
     pub log_bytes_max: usize,
+    /// The most that may wait for its quorum, in bytes; it cannot be trimmed. One entry may be larger.
+    pub uncommitted_bytes_max: u64,
 }
 
 impl Config {
@@ -50,6 +49,7 @@ impl Config {
             pre_vote: true,
             seed,
             log_bytes_max: 64 << 20,
+            uncommitted_bytes_max: 64 << 20,
         }
     }
 
@@ -64,7 +64,7 @@ impl Config {
             // A leader without its quorum must notice: it could not answer a read anyway.
             check_quorum: true,
             pre_vote: self.pre_vote,
-            max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+            max_uncommitted_size: self.uncommitted_bytes_max.max(MESSAGE_BYTES_MAX),
             max_committed_size_per_ready: COMMITTED_BYTES_PER_READY_MAX,
             ..raft::Config::new(self.id)
         }

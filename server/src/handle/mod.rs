@@ -31,6 +31,9 @@ pub struct Handle {
     shared: Arc<Shared>,
 }
 
+/// Where the result of a defragmentation goes; the error says why there was none.
+pub type Defragmented = oneshot::Sender<Result<(), String>>;
+
 /// What a handle is made of.
 pub struct Parts {
     /// What readers see.
@@ -44,7 +47,7 @@ pub struct Parts {
     /// The quota in bytes; `None` for none.
     pub quota_bytes: Option<u64>,
     /// Gives unused space back; called for [`Handle::defragment`].
-    pub defragment: Box<dyn Fn(oneshot::Sender<()>) + Send + Sync>,
+    pub defragment: Box<dyn Fn(Defragmented) + Send + Sync>,
 }
 
 struct Shared {
@@ -123,11 +126,12 @@ impl Handle {
         }
     }
 
-    /// Gives unused space of the state store back to the file system and waits until it is done.
+    /// Gives unused space of the state store back to the file system and waits until it is done. The
+    /// inner error says why it cannot be given back; the store goes on as it is.
     ///
     /// # Errors
     /// [`RequestError::Stopped`] if the member shuts down before.
-    pub async fn defragment(&self) -> Result<(), RequestError> {
+    pub async fn defragment(&self) -> Result<Result<(), String>, RequestError> {
         let (done, wait) = oneshot::channel();
         (self.shared.parts.defragment)(done);
         wait.await.map_err(|_| RequestError::Stopped)
@@ -213,7 +217,12 @@ impl Handle {
         }
         match quota_cost_bytes(command) {
             Ok(Some(cost_bytes)) if used_bytes + cost_bytes > quota_bytes => {
-                self.shared.mailbox.event(Event::RaiseAlarm(AlarmKind::NoSpace));
+                let kind = AlarmKind::NoSpace;
+                let member_id = self.status().member_id.load(Ordering::Relaxed);
+                // The lane of events has no bound, so what is known needs no event.
+                if !self.shared.alarms.read().contains(&Alarm { member_id, kind }) {
+                    self.shared.mailbox.event(Event::RaiseAlarm(kind));
+                }
                 Err(RequestError::NoSpace)
             }
             _ => Ok(()),

@@ -18,6 +18,8 @@ mod event;
 mod flushing;
 mod proposals;
 mod reads;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -136,7 +138,16 @@ pub struct Replica {
     flushing: Flushing,
     compactor: (AutoCompactor, CompactionWaits),
     leadership: Leadership,
+    space: Space,
+}
+
+/// What this member knows of the room it has left.
+#[derive(Default)]
+struct Space {
     disk_is_low: bool,
+    /// When its alarm may be proposed again: each refused write asks for it, and they come by
+    /// thousands before the first proposal is applied.
+    raise_tick: u64,
 }
 
 /// What was last seen of who leads.
@@ -180,7 +191,7 @@ impl Replica {
             proposals: Proposals::default(),
             flushing,
             leadership: Leadership::default(),
-            disk_is_low: false,
+            space: Space::default(),
             config,
         })
     }
@@ -208,7 +219,7 @@ impl Replica {
             }
             Event::RaiseAlarm(kind) => self.raise(kind),
             Event::DiskSpace { is_low } => {
-                self.disk_is_low = is_low;
+                self.space.disk_is_low = is_low;
                 if is_low {
                     self.raise(AlarmKind::NoSpace);
                 }
@@ -229,15 +240,11 @@ impl Replica {
         self.publish_self();
         self.proposals.send(&mut self.consensus, effects);
         self.reads.send(self.now_tick, &mut self.consensus);
-        while let Some(ready) = self.consensus.take_ready() {
-            self.take(ready, effects);
-        }
+        self.take_ready(effects);
         self.apply(effects)?;
         if self.campaign_if_alone() {
-            // Nothing else would wake the owner before the next tick: what it won has to be written.
-            while let Some(ready) = self.consensus.take_ready() {
-                self.take(ready, effects);
-            }
+            // Its first entry goes to the disk now, not after the next tick.
+            self.take_ready(effects);
         }
         self.reads.release(self.progress.applied_index, effects);
         self.compact_step();
@@ -318,9 +325,15 @@ impl Replica {
     fn disarm_if_room(&mut self) {
         let alarm = Alarm { member_id: self.config.member.id, kind: AlarmKind::NoSpace };
         let Some(below_bytes) = self.config.disarm_below_bytes else { return };
-        let has_room = self.view.sizes().in_use_bytes < below_bytes && !self.disk_is_low;
+        let has_room = self.view.sizes().in_use_bytes < below_bytes && !self.space.disk_is_low;
         if has_room && self.machine.alarms().any(|raised| *raised == alarm) {
             self.proposals.add_internal(own::disarm(alarm));
+        }
+    }
+
+    fn take_ready(&mut self, effects: &mut Vec<Effect>) {
+        while let Some(ready) = self.consensus.take_ready() {
+            self.take(ready, effects);
         }
     }
 
@@ -352,14 +365,15 @@ impl Replica {
         self.progress.conf_state.voters == [self.config.member.id]
     }
 
-    /// A lone voter has nobody to wait for: it leads as soon as it has applied what it knows.
+    /// A lone voter has nobody to wait for: it leads as soon as it has applied what it knows. Whether it
+    /// was its turn.
     fn campaign_if_alone(&mut self) -> bool {
         let leaderless = self.consensus.soft_state().leader_id == 0;
-        let is_due = leaderless && self.progress.queue.is_empty() && self.is_alone();
-        if is_due {
+        let may = leaderless && self.progress.queue.is_empty() && self.is_alone();
+        if may {
             self.consensus.campaign();
         }
-        is_due
+        may
     }
 
     fn apply(&mut self, effects: &mut Vec<Effect>) -> Result<(), Fatal> {
@@ -446,8 +460,10 @@ impl Replica {
 
     fn raise(&mut self, kind: AlarmKind) {
         let alarm = Alarm { member_id: self.config.member.id, kind };
-        if self.machine.alarms().all(|raised| *raised != alarm) {
-            self.proposals.add_internal(own::raise(alarm));
+        if self.now_tick < self.space.raise_tick || self.machine.alarms().any(|&up| up == alarm) {
+            return;
         }
+        self.space.raise_tick = self.now_tick + self.config.consensus.election_ticks as u64;
+        self.proposals.add_internal(own::raise(alarm));
     }
 }

@@ -28,7 +28,7 @@ pub enum Work {
     /// Write this batch.
     Flush(FlushBatch),
     /// Give space back, and say when that is done.
-    Rewrite(oneshot::Sender<()>),
+    Rewrite(oneshot::Sender<Result<(), String>>),
     /// A last checkpoint, then the end.
     Stop,
 }
@@ -44,7 +44,7 @@ pub struct Worker {
     flusher: Flusher,
     handle: Handle,
     metrics: Arc<Metrics>,
-    rewrite_waiters: Vec<oneshot::Sender<()>>,
+    rewrite_waiters: Vec<oneshot::Sender<Result<(), String>>>,
     flush_began: Instant,
 }
 
@@ -66,7 +66,7 @@ impl Worker {
                 self.flusher.request_rewrite();
                 self.metrics.disk.defrag_inflight.set(1);
             }
-            Work::Stop => self.flusher.request_checkpoint(),
+            Work::Stop => self.flusher.begin_stop(),
         }
     }
 
@@ -126,19 +126,19 @@ impl Worker {
                     "gave unused space of the state store back"
                 );
                 self.publish_file_bytes(report.file_bytes);
-                self.rewrite_done();
+                self.rewrite_done(&Ok(()));
             }
             Step::RewriteSkipped(error) => {
                 tracing::warn!(%error, "cannot give unused space of the state store back");
-                self.rewrite_done();
+                self.rewrite_done(&Err(error.to_string()));
             }
         }
     }
 
-    fn rewrite_done(&mut self) {
+    fn rewrite_done(&mut self, result: &Result<(), String>) {
         self.metrics.disk.defrag_inflight.set(0);
         for waiter in self.rewrite_waiters.drain(..) {
-            let _ = waiter.send(());
+            let _ = waiter.send(result.clone());
         }
     }
 

@@ -19,6 +19,15 @@ pub(super) struct LogWriter {
     hard_state: Option<HardState>,
     needs_sync: bool,
     prepared: Slot,
+    shortage: Shortage,
+}
+
+/// That the next segment cannot be had.
+#[derive(Default)]
+struct Shortage {
+    is_logged: bool,
+    /// It is for want of space, and nobody has asked since.
+    is_unreported: bool,
 }
 
 /// Where the result of a [`SegmentJob`] is left. Locked for an instant by either side.
@@ -33,7 +42,14 @@ pub struct SegmentJob {
 
 impl LogWriter {
     pub(super) fn new(wal: Wal, metrics: Arc<Metrics>) -> Self {
-        Self { wal, metrics, hard_state: None, needs_sync: false, prepared: Slot::default() }
+        Self {
+            wal,
+            metrics,
+            hard_state: None,
+            needs_sync: false,
+            prepared: Slot::default(),
+            shortage: Shortage::default(),
+        }
     }
 
     /// Appends; durable after [`LogWriter::sync_if_needed`].
@@ -78,14 +94,27 @@ impl LogWriter {
         Ok(self.wal.release(upto)?)
     }
 
+    /// Whether since the last call the disk had no room for the next segment. Writes must be refused
+    /// then: what is left of this one is for those who make room.
+    pub(super) fn take_shortage(&mut self) -> bool {
+        std::mem::take(&mut self.shortage.is_unreported)
+    }
+
     /// Takes the segment that was made ready, and hands out the work for the next one.
     pub(super) fn next_job(&mut self) -> Option<SegmentJob> {
         if let Some(result) = self.prepared.lock().take() {
             match result {
-                Ok(spare) => self.wal.adopt(Some(spare)),
+                Ok(spare) => {
+                    self.shortage = Shortage::default();
+                    self.wal.adopt(Some(spare));
+                }
                 Err(error) => {
-                    // The log goes on until its segment is full, and fails there if need be.
-                    tracing::warn!(%error, "cannot prepare the next segment of the log");
+                    // The log goes on until its segment is full, and fails there if need be. Every
+                    // append tries again, and what is the same each time is said once.
+                    if !std::mem::replace(&mut self.shortage.is_logged, true) {
+                        tracing::warn!(%error, "cannot prepare the next segment of the log");
+                    }
+                    self.shortage.is_unreported |= error.is_storage_full();
                     self.wal.adopt(None);
                 }
             }

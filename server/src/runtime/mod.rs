@@ -5,6 +5,7 @@ mod log;
 mod owner;
 mod recovery;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
@@ -19,7 +20,7 @@ use crate::storage::checkpoint::CheckpointError;
 use crate::storage::data_dir::{DataDir, DataDirError, exit};
 use crate::storage::flusher::{Flusher, FlusherError, FlusherOptions};
 use crate::storage::reserve::Reserve;
-use crate::storage::state::OpenError;
+use crate::storage::state::{Fault, OpenError};
 use crate::storage::wal::WalError;
 use crate::telemetry::Metrics;
 
@@ -82,6 +83,12 @@ pub enum RecoverError {
          one of them is of another time: restore the data dir as a whole"
     )]
     Gap { store: u64, log: u64 },
+    #[error(
+        "--initial-cluster-state is existing, but {} holds no member, and joining a cluster is not \
+         supported yet; if the disk was lost, restore a backup, else start with new",
+        path.display()
+    )]
+    NothingToContinue { path: PathBuf },
 }
 
 /// Why a running member ends. Everything that was acknowledged is in the log.
@@ -121,9 +128,15 @@ impl RecoverError {
             Self::Wal(error) => error.exit_code(),
             Self::Store(OpenError::Format { .. }) => exit::NEWER_FORMAT,
             Self::Store(OpenError::Foreign { .. }) => exit::OTHER_CLUSTER,
+            Self::Store(OpenError::Failed { fault: Fault::Format(_), .. }) => exit::NEWER_FORMAT,
+            Self::Store(
+                OpenError::Missing { .. } | OpenError::Failed { fault: Fault::Damaged(_), .. },
+            )
+            | Self::Records(_)
+            | Self::Row(_) => exit::STATE_DAMAGED,
             Self::Store(_) | Self::Rows(_) | Self::Checkpoint(_) => exit::DISK,
-            Self::Records(_) | Self::Row(_) => exit::STATE_DAMAGED,
             Self::Gap { .. } => exit::LOG_DAMAGED,
+            Self::NothingToContinue { .. } => 1,
         }
     }
 }
@@ -302,4 +315,23 @@ impl Running {
 
 fn size(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_or_absent_store_does_not_end_like_a_disk_that_refuses() {
+        let failed = |fault| OpenError::Failed { path: PathBuf::new(), action: "open", fault };
+        for (error, code) in [
+            (OpenError::Missing { path: PathBuf::new() }, exit::STATE_DAMAGED),
+            (failed(Fault::Damaged(String::new())), exit::STATE_DAMAGED),
+            (failed(Fault::Format(9)), exit::NEWER_FORMAT),
+            (failed(Fault::Io(std::io::ErrorKind::StorageFull.into())), exit::DISK),
+        ] {
+            let text = error.to_string();
+            assert_eq!(RecoverError::from(error).exit_code(), code, "{text}");
+        }
+    }
 }

@@ -208,6 +208,9 @@ impl<B: Beside> Owner<B> {
                     if let Some(job) = self.log.next_job() {
                         self.beside.prepare(job);
                     }
+                    if self.log.take_shortage() {
+                        self.handle.mailbox().event(Event::DiskSpace { is_low: true });
+                    }
                 }
                 Effect::PersistConfState { index, term, conf_state } => {
                     self.log.append_conf_state((index, term), &conf_state)?;
@@ -232,6 +235,20 @@ impl<B: Beside> Owner<B> {
         Ok(())
     }
 
+    fn publish_records(&self) {
+        let alarms = self.replica.alarms();
+        let known = self.handle.alarms();
+        for alarm in alarms.iter().filter(|alarm| !known.contains(alarm)) {
+            let member_id = format_args!("{:x}", alarm.member_id);
+            tracing::warn!(member_id, kind = ?alarm.kind, "an alarm was raised");
+        }
+        for alarm in known.iter().filter(|alarm| !alarms.contains(alarm)) {
+            let member_id = format_args!("{:x}", alarm.member_id);
+            tracing::info!(member_id, kind = ?alarm.kind, "an alarm was taken back");
+        }
+        self.handle.publish_records(self.replica.members(), alarms);
+    }
+
     fn publish(&mut self) {
         let published = self.replica.published();
         if published == self.rounds.published {
@@ -251,7 +268,7 @@ impl<B: Beside> Owner<B> {
         status.db_size_bytes.store(size(published.sizes.total_bytes), Ordering::Relaxed);
         status.db_size_in_use_bytes.store(size(published.sizes.in_use_bytes), Ordering::Relaxed);
         if published.record_changes != self.rounds.published.record_changes {
-            self.handle.publish_records(self.replica.members(), self.replica.alarms());
+            self.publish_records();
         }
         self.rounds.published = published;
     }

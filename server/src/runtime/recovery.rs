@@ -46,6 +46,8 @@ pub struct Setup {
     pub cluster_id: u64,
     /// This member as the flags describe it.
     pub member: Member,
+    /// Whether an empty data dir may become a new cluster (`--initial-cluster-state new`).
+    pub may_create: bool,
     /// The initial members, this one among them.
     pub initial_members: Vec<Member>,
     /// Random; names the data dir if it is created now.
@@ -142,6 +144,9 @@ fn try_recover(setup: &Setup, progress: &Progress) -> Result<Recovered, RecoverE
     let mut data_dir = DataDir::open(setup.fs.clone(), &setup.data_dir, wal_dir, expected)?;
     let mut report = Report::default();
     if data_dir.identity().is_none() {
+        if !setup.may_create {
+            return Err(RecoverError::NothingToContinue { path: setup.data_dir.clone() });
+        }
         create(setup, &mut data_dir)?;
         report.created = true;
     }

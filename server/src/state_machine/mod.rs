@@ -2,7 +2,7 @@
 //!
 //! Applying the same entries gives the same state on every member. A refusal is part of that: it is
 //! decided here, from state alone, and every member decides it alike. The keys themselves live in the
-//! [`KeySpace`]; this room keeps what is beside them.
+//! [`KeySpace`](crate::mvcc::KeySpace); this room keeps what is beside them.
 //!
 //! ```text
 //! entry 5  InternalRaftRequest{header{ID 7}, put{k, v}}  ->  Applied { id 7, Kv(revision 2) }

@@ -191,6 +191,12 @@ impl Flusher {
         }
     }
 
+    /// Leaves out what can wait for the next start: after this only flushes and a last checkpoint.
+    pub fn begin_stop(&mut self) {
+        self.rewrite = Rewriting { pause_flushes: u32::MAX, ..Rewriting::default() };
+        self.request_checkpoint();
+    }
+
     /// The store.
     pub fn store(&self) -> &StateStore {
         &self.store
@@ -244,7 +250,15 @@ impl Flusher {
         Ok(Step::Flushed(report))
     }
 
+    /// A full disk has no room for what is only a shortcut: the store goes on in the space it has.
     fn checkpoint_step(&mut self) -> Result<Step, FlusherError> {
+        match self.try_checkpoint_step() {
+            Err(error) if error.is_storage_full() => Ok(self.skip_checkpoint(&error.to_string())),
+            result => result,
+        }
+    }
+
+    fn try_checkpoint_step(&mut self) -> Result<Step, FlusherError> {
         let Some((read, writer)) = &mut self.checkpoint.under_way else {
             return self.begin_checkpoint();
         };

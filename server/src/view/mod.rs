@@ -11,7 +11,8 @@
 //! owner            put 8             put 9 put 10   compact 9: the index waits for the pin ...
 //! ```
 //!
-//! Lock order: the key space, then the pins. Neither is held while rows are read.
+//! Lock order: the key space, then the pins. No reader holds either while rows are read; the owner reads
+//! a value under its lock only for a compare of values and for `ignore_value`.
 
 mod checkpoint;
 mod hash;

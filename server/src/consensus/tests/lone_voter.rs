@@ -200,7 +200,7 @@ fn what_was_acknowledged_survives_any_crash() {
 #[test]
 fn too_much_waiting_for_the_disk_is_refused() {
     let mut config = Config::new(1, 1);
-    config.log_bytes_max = 1 << 20;
+    config.uncommitted_bytes_max = 1 << 20;
     let mut disk = Disk::new(&[1]);
     disk.applied = 1;
     disk.conf_state.voters = vec![1];

@@ -12,7 +12,7 @@ pub enum Fault {
     #[error("{0}")]
     Io(io::Error),
     /// The file does not hold what it must.
-    #[error("the file is damaged: {0}")]
+    #[error("the file is damaged: {0}; replace this member, or restore it from a backup")]
     Damaged(String),
     /// The file has a format of a later version.
     #[error("the file has the unknown format {0}")]
@@ -74,7 +74,11 @@ fn fault(error: redb::Error) -> Fault {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// There is none, and none was to be created.
-    #[error("there is no state store at {}", path.display())]
+    #[error(
+        "there is no state store at {}, but this member has had one; replace this member, or restore \
+         it from a backup",
+        path.display()
+    )]
     Missing {
         /// Where it should be.
         path: PathBuf,

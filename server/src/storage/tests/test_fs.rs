@@ -28,6 +28,8 @@ struct Disk {
     changes: u64,
     /// The change that fails, and whether the process then is gone: all later ones fail too.
     fault: Option<Fault>,
+    /// What it says is free, if not plenty; nothing else changes.
+    free_bytes: Option<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -55,6 +57,10 @@ impl TestFs {
 
     pub(crate) fn fail_at(&self, at_change: u64, is_crash: bool) {
         self.0.lock().fault = Some(Fault { at_change, is_crash });
+    }
+
+    pub(crate) fn say_free(&self, bytes: u64) {
+        self.0.lock().free_bytes = Some(bytes);
     }
 
     pub(crate) fn heal(&self) {
@@ -228,7 +234,8 @@ impl FileSystem for TestFs {
     }
 
     fn space(&self, _: &Path) -> io::Result<Space> {
-        Ok(Space { free_bytes: 1 << 40, total_bytes: 1 << 40 })
+        let free_bytes = self.0.lock().free_bytes.unwrap_or(1 << 40);
+        Ok(Space { free_bytes, total_bytes: 1 << 40 })
     }
 }
 

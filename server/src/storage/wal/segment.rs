@@ -116,6 +116,12 @@ impl Preparation {
     fn fill(&self) -> Result<Box<dyn File>, WalError> {
         let path = &self.path;
         let file = self.fs.open(path, OpenMode::Create).map_err(WalError::io("create", path))?;
+        let held_bytes = file.len().map_err(WalError::io("read the length of", path))?;
+        // Asked first: filling the disk to its last byte would stop the state store in the meantime.
+        let space = self.fs.space(path).map_err(WalError::io("ask for the space of", path))?;
+        if space.free_bytes < self.bytes.saturating_sub(held_bytes) {
+            return Err(WalError::io("fill", path)(io::ErrorKind::StorageFull.into()));
+        }
         file.set_len(self.bytes).map_err(WalError::io("resize", path))?;
         write_zeros(&*file, 0, self.bytes).map_err(WalError::io("fill", path))?;
         Ok(file)

@@ -158,6 +158,7 @@ impl Member {
             data_dir: PathBuf::from("data"),
             wal_dir: None,
             cluster_id: CLUSTER_ID,
+            may_create: true,
             initial_members: vec![Listed { client_urls: Vec::new(), ..member.clone() }],
             member,
             incarnation: self.boots,

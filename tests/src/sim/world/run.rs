@@ -1,9 +1,12 @@
 //! One run: lives of a member, one after the other, and what happens in each, as one seed decides.
 
+use std::path::Path;
+
 use quorate_proto::etcdserverpb::{CompactionRequest, HashKvRequest, RangeRequest};
 use quorate_server::replica::AutoCompaction;
 use quorate_server::runtime::RunError;
 use quorate_server::storage::flusher::Step;
+use quorate_server::storage::fs::FileSystem as _;
 
 use super::clients::{Answer, Ask, Clients, Verdict, verdict};
 use super::inspect::{Inspection, inspect};
@@ -157,6 +160,13 @@ impl Run {
         self.member.disk().clone()
     }
 
+    /// Whether there is no room for another segment. The log asks before it begins one, so the disk
+    /// itself need not have refused anything.
+    fn lacks_room(&self) -> bool {
+        let needed_bytes = 2 * self.plan.segment_bytes;
+        self.disk().space(Path::new("data")).is_ok_and(|space| space.free_bytes < needed_bytes)
+    }
+
     fn heal(&mut self) {
         self.disk().clear_plan();
         self.disk().set_rates(FaultRates::default());
@@ -178,7 +188,7 @@ impl Run {
             }
             Err(error) => {
                 self.trace.line(format_args!("cannot start: {error}"));
-                if !self.disk_failed {
+                if !self.disk_failed && !self.lacks_room() {
                     return Err(broken("starts again by itself", error));
                 }
                 // A person makes room.
@@ -347,7 +357,7 @@ impl Run {
         }
         if let Err(error) = turned {
             self.trace.line(format_args!("ended: {error}"));
-            if !self.disk_failed {
+            if !self.disk_failed && !self.lacks_room() {
                 return Err(broken("ends only when the disk fails", error.to_string()));
             }
             life.failed(error);
@@ -490,7 +500,7 @@ impl Run {
                 self.trace.line(format_args!("stopped"));
                 Ok(true)
             }
-            Err(_) if self.disk_failed => Ok(false),
+            Err(_) if self.disk_failed || self.lacks_room() => Ok(false),
             Err(error) => Err(broken("ends only when the disk fails", error.to_string())),
         }
     }

@@ -1,0 +1,173 @@
+//! A lone voter, driven as the owner drives it: what leaves when, and how often.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_proto::etcdserverpb as pb;
+
+use super::*;
+use crate::consensus::bootstrap_entries;
+use crate::mvcc::tests::store::Store;
+use crate::mvcc::{KeySpace, Limits};
+use crate::state_machine::{encode, with_id};
+
+const MEMBER_ID: u64 = 7;
+const REQUEST_TICKS: u64 = 50;
+
+/// A replica whose disk does nothing before it is told to.
+struct Lone {
+    replica: Replica,
+    /// The newest number that a sync would report.
+    unsynced: Option<u64>,
+    /// Commands that went into the log.
+    commands: Vec<Bytes>,
+}
+
+impl Lone {
+    fn new() -> Self {
+        let member = Member { id: MEMBER_ID, name: "seven".into(), ..Member::default() };
+        let (hard_state, entries) = bootstrap_entries(&[(MEMBER_ID, member.encode())]);
+        let log = consensus::Recovered { hard_state, entries, ..Default::default() };
+        let recovered = Recovered { log, stored: Restored::default(), generation: 1 };
+        let view = View::new(KeySpace::new(Limits { window_bytes_max: 1 << 20 }));
+        let flush = FlushLimits {
+            batch_bytes: 1 << 20,
+            interval_ticks: 1 << 20,
+            unflushed_bytes_max: 8 << 20,
+        };
+        let config = Config {
+            member,
+            consensus: consensus::Config::new(MEMBER_ID, 1),
+            request_ticks: REQUEST_TICKS,
+            flush,
+            catchup_entries: 10,
+            auto_compaction: AutoCompaction::Off,
+            disarm_below_bytes: None,
+            boot_nonce: 1,
+        };
+        let replica = Replica::new(config, recovered, view, Arc::new(Store::default())).unwrap();
+        Self { replica, unsynced: None, commands: Vec::new() }
+    }
+
+    /// One that leads and has said what it has to say of itself.
+    fn leading() -> Self {
+        let mut lone = Self::new();
+        for _ in 0..10 {
+            lone.run([]);
+            lone.sync();
+        }
+        assert!(lone.replica.published().leads_alone);
+        lone.commands.clear();
+        lone
+    }
+
+    /// Hands over events and settles; returns the replies.
+    fn run(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<(RequestId, Reply)> {
+        let mut effects = Vec::new();
+        for event in events {
+            self.replica.handle(event, &mut effects).unwrap();
+        }
+        self.replica.settle(&mut effects).unwrap();
+        let mut replies = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Persist(persist) => {
+                    self.unsynced = persist.sync.or(self.unsynced);
+                    self.commands.extend(persist.entries.into_iter().map(|entry| entry.data));
+                }
+                Effect::Reply { id, reply } => replies.push((id, reply)),
+                Effect::PersistConfState { .. } => {}
+                Effect::Flush(_) | Effect::ReleaseLog { .. } => panic!("nothing is flushed here"),
+            }
+        }
+        replies
+    }
+
+    /// The disk has everything that was handed to it.
+    fn sync(&mut self) -> Vec<(RequestId, Reply)> {
+        let persisted = self.unsynced.take().map(|sync| Event::Persisted { sync });
+        self.run(persisted)
+    }
+}
+
+fn put(id: u64) -> Event {
+    let put = pb::PutRequest { key: "k".into(), value: "v".into(), ..Default::default() };
+    let command = encode(&pb::InternalRaftRequest { put: Some(put), ..Default::default() });
+    Event::Propose { id: RequestId(id), command: with_id(command, id) }
+}
+
+#[test]
+fn a_member_leads_alone_only_once_it_applied_an_entry_of_its_own_term() {
+    let mut lone = Lone::new();
+    assert!(!lone.replica.published().leads_alone);
+    lone.run([]);
+    let published = lone.replica.published();
+    assert_eq!((published.leader_id, published.leads_alone), (MEMBER_ID, false));
+    lone.sync();
+    assert!(lone.replica.published().leads_alone);
+}
+
+#[test]
+fn no_reply_and_no_reader_sees_a_write_before_its_sync() {
+    let mut lone = Lone::leading();
+    assert!(lone.run([put(1), put(2)]).is_empty());
+    assert!(lone.run([Event::Tick, put(3)]).is_empty());
+    assert_eq!(lone.replica.view.current_revision(), 1);
+    let replies = lone.sync();
+    let ids: Vec<u64> = replies.iter().map(|(id, _)| id.0).collect();
+    assert_eq!(ids, [1, 2, 3]);
+    assert!(replies.iter().all(|(_, reply)| matches!(reply, Reply::Committed(_))));
+    assert_eq!(lone.replica.view.current_revision(), 4);
+}
+
+#[test]
+fn a_write_that_timed_out_is_answered_once_and_may_still_be_applied() {
+    let mut lone = Lone::leading();
+    lone.run([put(1)]);
+    let replies: Vec<_> = (0..=REQUEST_TICKS).flat_map(|_| lone.run([Event::Tick])).collect();
+    assert!(matches!(replies[..], [(_, Reply::Failed(RequestError::Timeout))]), "{replies:?}");
+    assert!(lone.sync().is_empty());
+    assert_eq!(lone.replica.view.current_revision(), 2);
+}
+
+#[test]
+fn writes_and_reads_without_a_leader_end_in_time() {
+    let mut lone = Lone::new();
+    let id = RequestId(2);
+    let replies = {
+        let mut effects = Vec::new();
+        lone.replica.handle(put(1), &mut effects).unwrap();
+        lone.replica.handle(Event::ReadIndex { id }, &mut effects).unwrap();
+        lone.run([])
+    };
+    assert!(matches!(replies[..], [(RequestId(1), Reply::Failed(RequestError::NoLeader))]));
+    // It leads by now, but its disk is silent: nothing of its term is committed.
+    let replies: Vec<_> = (0..=REQUEST_TICKS).flat_map(|_| lone.run([Event::Tick])).collect();
+    assert!(matches!(replies[..], [(RequestId(2), Reply::Failed(_))]), "{replies:?}");
+}
+
+#[test]
+fn a_thousand_refused_writes_propose_their_alarm_once() {
+    let mut lone = Lone::leading();
+    let raise = || Event::RaiseAlarm(AlarmKind::NoSpace);
+    lone.run((0..1000).map(|_| raise()));
+    lone.run([Event::Tick, raise(), Event::DiskSpace { is_low: true }]);
+    assert_eq!(lone.commands.len(), 1);
+    lone.sync();
+    assert_eq!(lone.replica.alarms().len(), 1);
+    lone.run([raise()]);
+    assert_eq!(lone.commands.len(), 1, "it is raised already");
+}
+
+#[test]
+fn an_alarm_whose_proposal_was_lost_is_proposed_again() {
+    let mut lone = Lone::new();
+    lone.run([Event::RaiseAlarm(AlarmKind::NoSpace)]);
+    lone.run([]);
+    lone.sync();
+    for _ in 0..=lone.replica.config.consensus.election_ticks {
+        lone.run([Event::Tick, Event::RaiseAlarm(AlarmKind::NoSpace)]);
+        lone.sync();
+    }
+    assert_eq!(lone.replica.alarms().len(), 1);
+}
