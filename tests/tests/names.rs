@@ -62,12 +62,14 @@ fn open(disk: &SimFs) -> StateStore {
         generation: 1,
         verify: false,
     };
-    StateStore::open(disk.shared(), Path::new("state.redb"), &options).unwrap().store
+    StateStore::open(disk.shared(), Path::new("state.redb"), &options)
+        .expect("the disk works")
+        .store
 }
 
 fn flush(store: &mut StateStore, applied_index: u64) {
     let batch = FlushBatch { generation: 1, applied_index, revision: 1, ..FlushBatch::default() };
-    store.flush(batch).unwrap();
+    store.flush(batch).expect("the disk works");
 }
 
 fn rewrite(store: &mut StateStore) -> bool {
