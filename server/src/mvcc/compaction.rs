@@ -165,6 +165,9 @@ impl Compaction {
                 keys.push(key);
             }
         }
+        if mutants::on(Mutant::TombstoneBeforePuts) {
+            keys.sort_unstable();
+        }
         keys
     }
 

@@ -143,7 +143,8 @@ impl<B: Beside> Owner<B> {
         let left = self.handle.mailbox().close();
         self.rounds.waiting.clear();
         served?;
-        self.take(Delivery { requests: Default::default(), stop: None, ..left })?;
+        // The flusher may have failed meanwhile: waiting for it would have no end.
+        self.take(Delivery { requests: Default::default(), ..left })?;
         Ok(())
     }
 

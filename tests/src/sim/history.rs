@@ -363,7 +363,13 @@ impl History {
                 }
                 continue;
             }
-            match self.find_unknown(state, revision) {
+            let is_compacted = revision <= state.compact_revision;
+            // What is left of a compacted revision may fit several requests: the one that fits as a whole
+            // comes first.
+            let found = self
+                .find_unknown(state, revision, false)
+                .or_else(|| is_compacted.then(|| self.find_unknown(state, revision, true))?);
+            match found {
                 Some(op) => self.set_fate(op, Fate::Found(revision)),
                 None => self.unexplained = Some(revision),
             }
@@ -373,7 +379,12 @@ impl History {
     }
 
     /// The unknown write whose whole effect is what the member holds at `revision`; it is applied.
-    fn find_unknown(&mut self, state: &StoredState, revision: i64) -> Option<OpId> {
+    fn find_unknown(
+        &mut self,
+        state: &StoredState,
+        revision: i64,
+        compacted: bool,
+    ) -> Option<OpId> {
         let rows = state.at(revision);
         // A compaction has no revision of its own, and the model is never compacted.
         let unknown = |op: &Recorded| {
@@ -386,7 +397,7 @@ impl History {
                 continue;
             }
             let changes = self.model.changes_at(revision);
-            if explains(&changes, rows, revision <= state.compact_revision) {
+            if explains(&changes, rows, compacted) {
                 return Some(*op);
             }
             self.model.retract();

@@ -378,8 +378,9 @@ impl Layout {
     fn settle(&self, fs: &SharedFs) -> Result<(), DataDirError> {
         if exists(fs, &self.creating())? {
             remove(fs, &self.creating())?;
-            fs.sync_dir(&self.root).map_err(DataDirError::io("sync", &self.root))?;
         }
+        // Also for a process that was killed between a change of names and its sync.
+        fs.sync_dir(&self.root).map_err(DataDirError::io("sync", &self.root))?;
         for folder in [self.index(), self.snap()] {
             create_durably(fs, &folder)?;
         }
@@ -392,17 +393,22 @@ impl Layout {
 
 /// Creates a folder and makes its name durable, and those of the folders above it that are new.
 fn create_durably(fs: &SharedFs, path: &Path) -> Result<(), DataDirError> {
-    let mut missing = Vec::new();
-    for folder in path.ancestors().filter(|folder| !folder.as_os_str().is_empty()) {
-        if exists(fs, folder)? {
-            break;
-        }
-        missing.push(folder);
+    let folders = || path.ancestors().filter(|folder| !folder.as_os_str().is_empty());
+    let mut existed = 0;
+    for folder in folders() {
+        existed += usize::from(exists(fs, folder)?);
     }
     fs.create_dir_all(path).map_err(DataDirError::io("create", path))?;
-    for folder in missing.into_iter().rev() {
+    let missing = folders().count() - existed;
+    for (position, folder) in folders().enumerate() {
         let above = parent(folder);
-        fs.sync_dir(above).map_err(DataDirError::io("sync", above))?;
+        match fs.sync_dir(above) {
+            // One that was there may be another user's. Its name may still be in memory only: a
+            // process that was killed right after creating it did not sync it.
+            Err(error)
+                if position >= missing && error.kind() == io::ErrorKind::PermissionDenied => {}
+            result => result.map_err(DataDirError::io("sync", above))?,
+        }
     }
     Ok(())
 }

@@ -33,6 +33,8 @@ impl StateStore {
         let failed =
             |action| move |fault: Fault| OpenError::Failed { path: path.to_owned(), action, fault };
         remove_if_there(&*fs, &part_path(path)).map_err(failed("clean up beside"))?;
+        // A process that was killed may have left the name of a rewritten store in memory only.
+        fs.sync_dir(folder(path)).map_err(|error| failed("sync the folder of")(error.into()))?;
         let exists = fs.exists(path).map_err(|error| failed("find")(error.into()))?;
         if !exists {
             if !options.create {

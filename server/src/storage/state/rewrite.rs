@@ -232,7 +232,10 @@ impl Rewrite {
         let mut deleted = self.deleted.lock();
         deleted.retain(|key| key.as_bytes() < self.next.as_slice());
         let count = deleted.len().min(max);
-        deleted.drain(..count).collect()
+        let mut taken: Vec<RowKey> = deleted.drain(..count).collect();
+        // Each flush ascends, but those of two flushes do not.
+        taken.sort_unstable();
+        taken
     }
 
     fn delete(&mut self, keys: &[RowKey]) -> Result<RewriteProgress, Fault> {

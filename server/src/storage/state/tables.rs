@@ -186,6 +186,7 @@ impl From<Fault> for Appended {
 /// Deletes the rows at `keys`, which ascend, in that order; returns what they cost. One that is
 /// missing was deleted before.
 pub(super) fn delete_rows(transaction: &WriteTransaction, keys: &[RowKey]) -> Result<u64, Fault> {
+    assert!(keys.is_sorted(), "rows are deleted in ascending order");
     let mut table = transaction.open_table(REVISIONS)?;
     let mut cost_bytes = 0;
     for run in runs(keys, |key| key.revision().main) {

@@ -3,6 +3,9 @@
 use super::Invariant;
 use crate::sim::history::{Event, History};
 
+/// A failure shows the requests that were sent within so many revisions.
+const LATEST: i64 = 4;
+
 /// Every revision that a member holds is the whole effect of exactly one request that a client sent.
 ///
 /// So nothing happens in part, nothing happens twice, and nothing happens that nobody asked for.
@@ -16,7 +19,10 @@ impl Invariant for NoHalfTransaction {
     fn on_event(&mut self, event: &Event<'_>, history: &History) -> Result<(), String> {
         match (event, history.unexplained()) {
             (Event::Inspected { state }, Some(revision)) => {
-                Err(format!("no request explains revision {revision}: {:?}", state.at(revision)))
+                let rows = state.at(revision);
+                let newest = history.ops().filter(|(_, op)| op.known_before + LATEST >= revision);
+                let asked: Vec<_> = newest.map(|(id, op)| (id, &op.request, &op.fate)).collect();
+                Err(format!("no request explains revision {revision}: {rows:?}\n  of {asked:#?}"))
             }
             _ => Ok(()),
         }

@@ -470,10 +470,8 @@ impl Run {
     fn note_step(&mut self, step: Option<&Step>) {
         match step {
             Some(Step::Flushed(report)) => self.trace.line(format_args!(
-                "flushed {} rows, {} deletions, applied {}",
-                report.rows,
-                report.deletions.len(),
-                report.applied_index
+                "flushed {} rows to {}, applied {}, deleted {:?}",
+                report.rows, report.revision, report.applied_index, report.deletions
             )),
             Some(Step::Checkpointed(report)) => {
                 self.trace.line(format_args!("checkpoint {}", report.path.display()));
