@@ -70,3 +70,4 @@ pub mod state_machine;
 pub mod storage;
 pub mod telemetry;
 pub mod view;
+pub mod watch;

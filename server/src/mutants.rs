@@ -32,6 +32,12 @@ pub enum Mutant {
     HalfFlush,
     /// A new segment gets its name, and the folder is not synced.
     RenameNotSynced,
+    /// A watcher that is behind goes on past a compaction of what it wants.
+    WatchPastCompaction,
+    /// A watcher is told how far it has come while events of that time are still to come.
+    ProgressAheadOfEvents,
+    /// A watcher that has caught up with the store is sent the last revision again.
+    HandOverTwice,
 }
 
 #[cfg(feature = "mutants")]

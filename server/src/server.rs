@@ -122,6 +122,11 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     let handle = running.handle.clone();
     let replies = handle.clone();
     tokio::spawn(async move { replies.replies().deliver().await });
+    let watches = handle.clone();
+    tokio::spawn(async move {
+        let error = watches.watches().drive(watches.view(), watches.rows()).await;
+        watches.fail(error.to_string());
+    });
     let addresses = config.listen.client.iter().map(ToString::to_string).collect();
     tokio::spawn(announce(handle.clone(), addresses));
     open.send_replace(Some(services_of(config, &handle, &metrics)));
@@ -167,9 +172,9 @@ async fn recover(setup: Arc<Setup>, progress: Arc<Progress>) -> Result<Recovered
 
 fn services_of(config: &Config, handle: &Handle, metrics: &Arc<Metrics>) -> Services {
     let health = tonic_health::server::HealthReporter::new();
-    let slow = config.monitor.warning_unary_request;
+    let times = (config.monitor.warning_unary_request, config.monitor.watch_progress_interval);
     Services {
-        api: Api::new(handle.clone(), metrics.clone(), config.limits, slow, health),
+        api: Api::new(handle.clone(), metrics.clone(), config.limits, times, health),
         site: Arc::new(Site::new(handle.clone(), metrics.clone(), APPLY_LEVEL)),
     }
 }
@@ -343,6 +348,7 @@ fn options(config: &Config, setup: &Setup) -> Result<Options, ServerError> {
         tick,
         first_request_id: first_request_id(setup.member.id, random()?),
         request_bytes_max: config.limits.request_bytes_max,
+        fragment_bytes: config.limits.message_bytes_max(),
         quota_bytes,
         checkpoint_bytes: CHECKPOINT_BYTES,
         reserve_bytes: RESERVE_BYTES,

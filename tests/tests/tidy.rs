@@ -21,17 +21,17 @@ use source::Tree;
 const IMPORTS: &[(&str, &[&str])] = &[
     ("mvcc", &[]),
     ("view", &["mvcc"]),
-    ("handle", &["mvcc", "state_machine", "view", "replica"]),
+    ("handle", &["mvcc", "state_machine", "view", "replica", "watch"]),
     ("watch", &["mvcc", "view"]),
     ("lease", &["mvcc"]),
     ("auth", &[]),
     ("consensus", &[]),
     // The configuration that entries made is flushed with the state that they made.
     ("state_machine", &["mvcc", "lease", "auth", "consensus"]),
-    ("replica", &["consensus", "state_machine", "watch", "view", "mvcc"]),
+    ("replica", &["consensus", "state_machine", "view", "mvcc"]),
     ("storage", &["mvcc", "consensus", "state_machine", "view"]),
     ("peer", &["handle"]),
-    ("api", &["handle", "view", "mvcc", "state_machine", "telemetry", "config"]),
+    ("api", &["handle", "view", "watch", "mvcc", "state_machine", "telemetry", "config"]),
     // Health names alarms.
     ("http", &["handle", "view", "telemetry", "mvcc", "config", "state_machine"]),
     (

@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 
 use super::large::Pieces;
 use super::methods::METHODS;
+use super::watch::WatchStream;
 use crate::telemetry::{MethodKind, MethodMetrics, Metrics};
 
 /// Bytes before each message: whether it is compressed, and its length.
@@ -178,10 +179,47 @@ enum Kind {
         pieces: Option<Pieces>,
         call: Call,
     },
+    /// Boxed, so that other replies do not carry its size.
+    Watch(Box<Watching>),
     Plain(Option<Bytes>),
 }
 
+/// A stream of watch responses, and its call.
+struct Watching {
+    stream: WatchStream,
+    call: Call,
+}
+
+impl Watching {
+    /// The next responses; a status ends the call.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        if self.call.ended {
+            return Poll::Ready(None);
+        }
+        match ready!(self.stream.poll_responses(cx)) {
+            Ok((data, messages)) => {
+                let call = &self.call;
+                call.metrics.grpc.sent_bytes.inc_by(data.len() as u64);
+                call.counters().sent.inc_by(messages);
+                Poll::Ready(Some(Frame::data(data)))
+            }
+            Err(status) => {
+                self.call.end(status.code());
+                let mut trailers = http::HeaderMap::new();
+                // What does not fit into a header is left out; the code always does.
+                let _ = status.add_header(&mut trailers);
+                Poll::Ready(Some(Frame::trailers(trailers)))
+            }
+        }
+    }
+}
+
 impl ReplyBody {
+    /// The body of a call to Watch.
+    pub(super) fn watch(stream: WatchStream, call: Call) -> Self {
+        Self { kind: Kind::Watch(Box::new(Watching { stream, call })) }
+    }
+
     /// A body that is all there.
     pub fn plain(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
@@ -240,6 +278,7 @@ impl Body for ReplyBody {
             Kind::Large { pieces, call } => {
                 return Poll::Ready(next_of_large(pieces, call).map(Ok));
             }
+            Kind::Watch(watching) => return watching.poll_frame(cx).map(|frame| frame.map(Ok)),
             Kind::Call { inner, messages, call } => (inner, messages, call),
         };
         let frame = ready!(Pin::new(inner).poll_frame(cx));
@@ -265,6 +304,7 @@ impl Body for ReplyBody {
         match &self.kind {
             Kind::Call { inner, .. } => inner.is_end_stream(),
             Kind::Large { pieces, call } => pieces.is_none() && call.ended,
+            Kind::Watch(watching) => watching.call.ended,
             Kind::Plain(bytes) => bytes.is_none(),
         }
     }
@@ -272,7 +312,7 @@ impl Body for ReplyBody {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Call { inner, .. } => inner.size_hint(),
-            Kind::Large { .. } => SizeHint::default(),
+            Kind::Large { .. } | Kind::Watch(_) => SizeHint::default(),
             Kind::Plain(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
             }

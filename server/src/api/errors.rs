@@ -37,6 +37,7 @@ pub(crate) enum Refusal {
     Loading,
     StreamSort,
     StreamFilters,
+    WatchCanceled,
     /// Ours: etcd panics.
     UnknownAlarmAction,
     /// Ours: there are two kinds of alarms.
@@ -44,6 +45,11 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    /// The text, for a reply that carries it inside.
+    pub(crate) fn text(self) -> &'static str {
+        self.wire().1
+    }
+
     /// The code and the text.
     fn wire(self) -> (Code, &'static str) {
         match self {
@@ -89,6 +95,7 @@ impl Refusal {
             Self::StreamFilters => {
                 (Code::Unimplemented, "RangeStream does not support revision filters")
             }
+            Self::WatchCanceled => (Code::Cancelled, "etcdserver: watch canceled"),
             Self::UnknownAlarmAction => (Code::InvalidArgument, "etcdserver: unknown alarm action"),
             Self::UnknownAlarmType => (Code::InvalidArgument, "etcdserver: unknown alarm type"),
         }

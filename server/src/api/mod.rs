@@ -8,6 +8,7 @@
 //! - `validate`, `request`, `compare`, `errors` and `methods` are pure.
 //! - `context` is the way to the owner and to the view; `reply` turns what apply did into messages.
 //! - One file per service: `kv` (with `stream`, and `large` for large unary replies), `cluster`, `maintenance`.
+//! - `watch` answers in encoded buffers, and `incoming` reads its requests: neither goes through tonic.
 //! - `service` and `body` are the edge to HTTP: they find the service, and count messages and bytes.
 //!
 //! Deliberately absent: permission (decided in apply), retries (a proposal that may have left is never
@@ -18,6 +19,7 @@ mod cluster;
 mod compare;
 mod context;
 mod errors;
+mod incoming;
 mod kv;
 mod large;
 mod maintenance;
@@ -27,6 +29,7 @@ mod request;
 mod service;
 mod stream;
 mod validate;
+mod watch;
 
 #[cfg(test)]
 mod tests;

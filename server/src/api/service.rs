@@ -23,6 +23,7 @@ use super::kv::KvService;
 use super::maintenance::MaintenanceService;
 use super::methods::{self, METHODS};
 use super::unavailable;
+use super::watch::WatchStream;
 use crate::config::LimitConfig;
 use crate::handle::Handle;
 use crate::telemetry::{MethodKind, Metrics};
@@ -36,12 +37,16 @@ type Dispatch = Box<
 /// choose, and each is kept for ever.
 const MINOR_DIGITS_MAX: usize = 2;
 
+/// The type of every reply of gRPC.
+const GRPC: http::HeaderValue = http::HeaderValue::from_static("application/grpc");
+
 /// All gRPC services.
 pub struct Api {
     context: Context,
     metrics: Arc<Metrics>,
     message_bytes_max: usize,
     slow: Duration,
+    progress_interval: Duration,
     kv: KvServer<KvService>,
     cluster: ClusterServer<ClusterService>,
     maintenance: MaintenanceServer<MaintenanceService>,
@@ -51,14 +56,15 @@ pub struct Api {
 }
 
 impl Api {
-    /// The services of one member. A unary call that takes longer than `slow` is logged.
+    /// The services of one member. A unary call that takes longer than `slow` is logged;
+    /// watchers are told of their progress every `progress_interval`.
     ///
     /// `metrics` must have been made with [`METHODS`]. Say in `health` what is served; at first everything is.
     pub fn new(
         handle: Handle,
         metrics: Arc<Metrics>,
         limits: LimitConfig,
-        slow: Duration,
+        (slow, progress_interval): (Duration, Duration),
         health: HealthReporter,
     ) -> Arc<Self> {
         const DESCRIBED: &str = "the descriptors are compiled in";
@@ -76,6 +82,7 @@ impl Api {
         Arc::new(Self {
             message_bytes_max: limits.message_bytes_max(),
             slow,
+            progress_interval,
             kv: kv.max_decoding_message_size(unlimited).max_encoding_message_size(unlimited),
             cluster: cluster.max_decoding_message_size(unlimited),
             maintenance: maintenance.max_decoding_message_size(unlimited),
@@ -99,6 +106,9 @@ impl Api {
         }
         let request = request.map(|body| RequestBody::new(body, self.message_bytes_max, &call));
         let (service, name, _) = METHODS[method];
+        if service == "etcdserverpb.Watch" {
+            return self.watch(request.into_body(), call);
+        }
         let reply = match service {
             "etcdserverpb.KV" => serve(self.kv.clone().call(request)).await,
             "etcdserverpb.Maintenance" => serve(self.maintenance.clone().call(request)).await,
@@ -113,6 +123,14 @@ impl Api {
         let (mut parts, body) = reply.into_parts();
         let body = ReplyBody::of_call(&mut parts, body, call);
         Response::from_parts(parts, body)
+    }
+
+    fn watch(&self, requests: RequestBody, call: Call) -> Response<ReplyBody> {
+        let interval = self.progress_interval;
+        let stream = WatchStream::open(self.context.clone(), requests, interval);
+        let mut response = Response::new(ReplyBody::watch(stream, call));
+        response.headers_mut().insert(http::header::CONTENT_TYPE, GRPC);
+        response
     }
 
     /// What a client asks in its metadata: to fail without a leader; and it says its version.

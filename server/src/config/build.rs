@@ -17,6 +17,10 @@ const ELECTION_MS_MAX: u64 = 50_000;
 const HEARTBEATS_PER_ELECTION_MIN: u64 = 5;
 const COMPACTION_BATCH_KEYS_DEFAULT: usize = 1000;
 
+/// Time between two progress notifications, and the least that can be asked for; etcd's.
+const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
+const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
 pub(super) fn config(settings: Settings) -> Result<Config, ConfigError> {
     let mut notices = settings.notices.clone();
     features::check(settings.text("feature-gates"), &mut notices)?;
@@ -32,10 +36,23 @@ pub(super) fn config(settings: Settings) -> Result<Config, ConfigError> {
         monitor: MonitorConfig {
             extensive_metrics: settings.text("metrics") == "extensive",
             warning_unary_request: settings.duration("warning-unary-request-duration"),
+            watch_progress_interval: watch_progress_interval(&settings)?,
         },
         member,
         notices,
     })
+}
+
+fn watch_progress_interval(settings: &Settings) -> Result<Duration, ConfigError> {
+    const NAME: &str = "watch-progress-notify-interval";
+    match settings.duration(NAME) {
+        // As in etcd, nothing stands for the default.
+        Duration::ZERO => Ok(WATCH_PROGRESS_INTERVAL),
+        interval if interval < WATCH_PROGRESS_INTERVAL_MIN => {
+            Err(refused(settings, NAME, "must be at least 100ms"))
+        }
+        interval => Ok(interval),
+    }
 }
 
 fn member(settings: &Settings) -> Result<MemberConfig, ConfigError> {

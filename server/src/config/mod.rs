@@ -253,6 +253,8 @@ pub struct MonitorConfig {
     pub extensive_metrics: bool,
     /// A request that takes longer is logged.
     pub warning_unary_request: Duration,
+    /// Time between two progress notifications to a watcher that wants them.
+    pub watch_progress_interval: Duration,
 }
 
 /// Reads the command line (without the program's name) and the environment.

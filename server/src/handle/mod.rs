@@ -6,6 +6,7 @@
 mod mailbox;
 mod replies;
 mod status;
+mod watches;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +25,7 @@ pub use crate::state_machine::{ApplyError, Response};
 pub use mailbox::{Delivery, Mailbox, Refused, Request, Stop};
 pub use replies::Replies;
 pub use status::Status;
+pub use watches::Watches;
 
 /// The shared end of the owner's queue. Cheap to clone.
 #[derive(Clone)]
@@ -40,6 +42,8 @@ pub struct Parts {
     pub view: Arc<View>,
     /// The flushed rows.
     pub rows: Arc<dyn Rows>,
+    /// Who is told of changes.
+    pub watches: Watches,
     /// Where the first request id starts: unique among members and boots.
     pub first_id: u64,
     /// The largest command, in bytes.
@@ -145,6 +149,11 @@ impl Handle {
     /// The flushed rows, for reads through the view.
     pub fn rows(&self) -> &Arc<dyn Rows> {
         &self.shared.parts.rows
+    }
+
+    /// Who is told of changes.
+    pub fn watches(&self) -> &Watches {
+        &self.shared.parts.watches
     }
 
     /// What the owner publishes about itself.

@@ -68,6 +68,18 @@ pub(crate) fn shared_key(stored: &Bytes, key_len: usize) -> Bytes {
     stored.slice(offset..offset + key_len)
 }
 
+/// The key of a stored row, sharing its bytes; `None` if it does not begin with one. An empty key is
+/// not stored, and begins with nothing.
+pub(crate) fn key(stored: &Bytes) -> Option<Bytes> {
+    let mut rest: &[u8] = stored;
+    let (field, wire_type) = decode_key(&mut rest).ok()?;
+    if field != KEY || wire_type != WireType::LengthDelimited {
+        return None;
+    }
+    let len = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
+    Some(stored.slice_ref(rest.get(..len)?))
+}
+
 /// Reads a stored row; key and value share its bytes. `None` if it is not one.
 pub(crate) fn decode(stored: &Bytes) -> Option<KeyValue> {
     let mut kv = KeyValue::default();
@@ -147,6 +159,10 @@ mod tests {
             assert_eq!((read.key, read.value), (Bytes::from(key), Bytes::from(value)));
             assert_eq!(read.numbers, numbers);
             assert_eq!(shared_key(&stored, key.len()), key);
+            assert_eq!(
+                super::key(&stored).filter(|_| !key.is_empty()),
+                Some(key.into()).filter(|k: &Bytes| !k.is_empty())
+            );
             assert_eq!(shared_key(&encode_tombstone(key.as_bytes()), key.len()), key);
         }
     }

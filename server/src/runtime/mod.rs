@@ -12,7 +12,7 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::handle::{Handle, Parts};
+use crate::handle::{Handle, Parts, Watches};
 use crate::mvcc::{DamagedRow, Rows, RowsError};
 use crate::replica::{self, Fatal, Replica};
 use crate::state_machine::RestoreError;
@@ -23,6 +23,7 @@ use crate::storage::reserve::Reserve;
 use crate::storage::state::{Fault, OpenError};
 use crate::storage::wal::WalError;
 use crate::telemetry::Metrics;
+use crate::watch::{Hub, LOG_BYTES_MAX};
 
 use background::Background;
 use owner::Threads;
@@ -42,6 +43,8 @@ pub struct Options {
     pub first_request_id: u64,
     /// The largest command, in bytes.
     pub request_bytes_max: usize,
+    /// Watch responses to clients that allow it are cut at this size, in bytes.
+    pub fragment_bytes: usize,
     /// The quota in bytes; `None` for none.
     pub quota_bytes: Option<u64>,
     /// Flushed bytes after which a new checkpoint of the index is written.
@@ -186,6 +189,11 @@ pub fn assemble(
     let handle = Handle::new(Parts {
         view: view.clone(),
         rows: rows.clone(),
+        watches: Watches::new(Hub::new(
+            view.current_revision(),
+            options.fragment_bytes,
+            LOG_BYTES_MAX,
+        )),
         first_id: options.first_request_id,
         request_bytes_max: options.request_bytes_max,
         quota_bytes: options.quota_bytes,

@@ -267,6 +267,9 @@ impl<B: Beside> Owner<B> {
         let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         status.db_size_bytes.store(size(published.sizes.total_bytes), Ordering::Relaxed);
         status.db_size_in_use_bytes.store(size(published.sizes.in_use_bytes), Ordering::Relaxed);
+        if published.applied_index != self.rounds.published.applied_index {
+            self.handle.watches().changed();
+        }
         if published.record_changes != self.rounds.published.record_changes {
             self.publish_records();
         }

@@ -17,7 +17,9 @@
 mod checkpoint;
 mod hash;
 mod pins;
+mod previous;
 mod range;
+mod recent;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +37,7 @@ pub use checkpoint::CheckpointRead;
 pub use hash::{HashRead, HashResult};
 pub use pins::{PIN_TICKS_MAX, Pin};
 pub use range::{RangeRead, RangeSummary};
+pub use recent::Recent;
 
 /// The most keys that one step looks at under the lock. Few in unit tests, so that a few dozen keys
 /// make a read of many steps.
@@ -106,6 +109,12 @@ impl View {
     /// The revision of the last visible change.
     pub fn current_revision(&self) -> i64 {
         self.read().current_revision()
+    }
+
+    /// The current and the compact revision of one moment.
+    pub fn revisions(&self) -> (i64, i64) {
+        let space = self.read();
+        (space.current_revision(), space.compact_revision())
     }
 
     /// See [`KeySpace::compact_revision`].

@@ -186,6 +186,7 @@ impl Member {
             tick: std::time::Duration::from_millis(TICK_MS),
             first_request_id: (self.id << 48) | (self.boots << 8) | 1,
             request_bytes_max: LIMITS.request_bytes_max,
+            fragment_bytes: LIMITS.message_bytes_max(),
             quota_bytes: self.plan.quota_bytes,
             checkpoint_bytes: self.plan.checkpoint_bytes,
             reserve_bytes: self.plan.reserve_bytes,

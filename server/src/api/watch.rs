@@ -1,0 +1,230 @@
+//! The Watch service: requests in, encoded responses out, both at the client's pace.
+//!
+//! Everything about a stream is done when its body is polled, that is when the client can take more: it
+//! takes requests, reads history for watchers that are behind, and fills one buffer with whatever is to
+//! be sent. A client that does not read is not served, and keeps nothing but its cursors.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_proto::etcdserverpb::watch_create_request::FilterType;
+use quorate_proto::etcdserverpb::watch_request::RequestUnion;
+use quorate_proto::etcdserverpb::{WatchCreateRequest, WatchRequest};
+use tokio::time::Interval;
+use tonic::Status;
+
+use super::body::RequestBody;
+use super::context::Context;
+use super::errors::Refusal;
+use super::incoming::Incoming;
+use crate::handle::Handle;
+use crate::mvcc::{KeyRange, RangeEnd};
+use crate::watch::{
+    CreateError, Filter, Head, Hub, Interest, Notice, Pulled, Scan, Sent, StreamId,
+};
+
+/// Steps of work after which other streams get their turn.
+const STEPS_PER_POLL: usize = 4;
+/// Requests that one poll takes.
+const REQUESTS_PER_POLL: usize = 64;
+/// What a watcher is called that does not exist.
+const NO_WATCHER: i64 = -1;
+/// Up to this share is added to the time between two progress notifications, in percent, so that
+/// streams do not speak at once.
+const JITTER_PERCENT: u64 = 10;
+
+/// The responses of one stream.
+pub(super) struct WatchStream {
+    context: Context,
+    stream: StreamId,
+    /// `None` when the client has said everything.
+    requests: Option<Incoming<WatchRequest>>,
+    /// Set once a watcher wants to be told how far it has come.
+    progress: Option<Interval>,
+    progress_interval: Duration,
+    scan: Option<Scan>,
+}
+
+impl WatchStream {
+    /// Opens a stream; its watchers are told of their progress every `progress_interval`.
+    pub(super) fn open(
+        context: Context,
+        requests: RequestBody,
+        progress_interval: Duration,
+    ) -> Self {
+        let stream = hub(context.handle()).open();
+        let requests = Some(Incoming::new(requests));
+        Self { context, stream, requests, progress: None, progress_interval, scan: None }
+    }
+
+    /// The next buffer of responses.
+    ///
+    /// # Errors
+    /// The status with which the call ends.
+    pub(super) fn poll_responses(
+        &mut self,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Result<(Bytes, u64), Status>> {
+        for _ in 0..STEPS_PER_POLL {
+            self.poll_requests(cx)?;
+            self.poll_progress(cx);
+            let mut sent = Sent::new(self.head());
+            let pulled = match self.scan.take() {
+                Some(scan) => self.read(scan)?,
+                None => hub(self.context.handle()).pull(self.stream, &mut sent, cx.waker()),
+            };
+            match pulled {
+                Pulled::Behind(scan) => self.scan = Some(scan),
+                Pulled::Closed => return Poll::Ready(Err(Refusal::WatchCanceled.into())),
+                Pulled::Idle if sent.is_empty() => return Poll::Pending,
+                Pulled::Idle | Pulled::More => {}
+            }
+            if !sent.is_empty() {
+                let messages = sent.messages;
+                return Poll::Ready(Ok((sent.into_bytes(), messages)));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn head(&self) -> Head {
+        let status = self.context.handle().status();
+        Head {
+            cluster_id: status.cluster_id.load(Relaxed),
+            member_id: status.member_id.load(Relaxed),
+            raft_term: status.term.load(Relaxed),
+        }
+    }
+
+    /// Reads one step of history.
+    fn read(&self, mut scan: Scan) -> Result<Pulled, Status> {
+        let handle = self.context.handle();
+        match scan.step(hub(handle), handle.view(), handle.rows().as_ref()) {
+            Ok(true) => Ok(Pulled::More),
+            Ok(false) => Ok(Pulled::Behind(scan)),
+            Err(error) => {
+                handle.fail(error.to_string());
+                Err(Refusal::Stopped.into())
+            }
+        }
+    }
+
+    fn poll_requests(&mut self, cx: &mut TaskContext<'_>) -> Result<(), Status> {
+        for _ in 0..REQUESTS_PER_POLL {
+            let Some(requests) = &mut self.requests else { return Ok(()) };
+            if !hub(self.context.handle()).takes_requests(self.stream) {
+                return Ok(());
+            }
+            let Poll::Ready(request) = requests.poll_next(cx) else { return Ok(()) };
+            match request {
+                Some(request) => self.take(request?),
+                // A client that has nothing more to ask still listens.
+                None => self.requests = None,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    fn take(&mut self, request: WatchRequest) {
+        let handle = self.context.handle();
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(create)) => self.create(create),
+            Some(RequestUnion::CancelRequest(cancel)) => {
+                hub(handle).cancel(self.stream, cancel.watch_id, handle.view());
+            }
+            Some(RequestUnion::ProgressRequest(_)) => {
+                hub(handle).request_progress(self.stream, handle.view());
+            }
+            None => {}
+        }
+    }
+
+    fn create(&mut self, request: WatchCreateRequest) {
+        let handle = self.context.handle();
+        let notify = request.progress_notify;
+        let refusal = match interest(request) {
+            Err(reason) => Some(reason),
+            Ok(interest) => match hub(handle).create(self.stream, interest, handle.view()) {
+                Ok(()) | Err(CreateError::NoStream) => None,
+                Err(duplicate) => Some(duplicate.to_string()),
+            },
+        };
+        match refusal {
+            None => self.notify_of_progress(notify),
+            Some(cancel_reason) => {
+                let notice = Notice {
+                    watch_id: NO_WATCHER,
+                    created: true,
+                    canceled: true,
+                    cancel_reason,
+                    ..Notice::default()
+                };
+                hub(handle).say(self.stream, notice, handle.view());
+            }
+        }
+    }
+
+    fn notify_of_progress(&mut self, wanted: bool) {
+        if wanted && self.progress.is_none() {
+            let jitter = self.progress_interval * jitter_percent(self.stream) / 100;
+            let period = self.progress_interval + jitter;
+            let mut interval =
+                tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            self.progress = Some(interval);
+        }
+    }
+
+    fn poll_progress(&mut self, cx: &mut TaskContext<'_>) {
+        let Some(progress) = &mut self.progress else { return };
+        while progress.poll_tick(cx).is_ready() {
+            hub(self.context.handle()).tell_progress(self.stream);
+        }
+    }
+}
+
+impl Drop for WatchStream {
+    fn drop(&mut self) {
+        hub(self.context.handle()).close(self.stream);
+    }
+}
+
+fn hub(handle: &Handle) -> &Hub {
+    handle.watches().hub()
+}
+
+/// Which share of the interval a stream waits longer; neighbours differ.
+fn jitter_percent(stream: StreamId) -> u32 {
+    u32::try_from(stream.number() % (JITTER_PERCENT + 1)).unwrap_or(0)
+}
+
+/// What a client wants to see, or why it cannot be watched.
+fn interest(request: WatchCreateRequest) -> Result<Interest, String> {
+    let key = if request.key.is_empty() { Bytes::from_static(b"\0") } else { request.key };
+    let range = KeyRange::from_wire(key, request.range_end);
+    if let RangeEnd::Before(end) = &range.end
+        && *end <= range.start
+    {
+        return Err("mvcc: watcher range is empty".to_owned());
+    }
+    if request.start_revision < 0 {
+        return Err(Refusal::Compacted.text().to_owned());
+    }
+    let filters = |filter: FilterType| request.filters.contains(&i32::from(filter));
+    Ok(Interest {
+        range,
+        start_revision: request.start_revision,
+        watch_id: request.watch_id,
+        filter: Filter {
+            no_put: filters(FilterType::Noput),
+            no_delete: filters(FilterType::Nodelete),
+            prev_kv: request.prev_kv,
+        },
+        progress_notify: request.progress_notify,
+        fragment: request.fragment,
+    })
+}

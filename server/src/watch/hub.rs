@@ -1,0 +1,297 @@
+//! Every stream and group, behind one lock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::task::Waker;
+
+use super::encode::Notice;
+use super::event::Event;
+use super::group::Group;
+use super::interests::{GroupId, Interests};
+use super::log::Log;
+use super::stream::{CONTROLS_MAX, Control, Interest, Stream, StreamId, Watcher};
+use super::{Counts, CreateError};
+use crate::mutants::{self, Mutant};
+use crate::mvcc::{KeyRange, Revision};
+
+/// What the lock of a [`Hub`](super::Hub) protects.
+#[derive(Debug)]
+pub(super) struct Inner {
+    /// Everything up to this main revision is in the trails.
+    pub(super) revision: i64,
+    /// Where the next row comes from: behind `revision`, maybe in the middle of the next one.
+    pub(super) next: Revision,
+    pub(super) log: Log,
+    pub(super) interests: Interests,
+    pub(super) groups: BTreeMap<GroupId, Group>,
+    pub(super) streams: BTreeMap<StreamId, Stream>,
+    /// Groups with events of a revision that is not complete yet.
+    touched: Vec<GroupId>,
+    /// Streams that wait to hear how far they have come.
+    asked: BTreeSet<StreamId>,
+    last_id: u64,
+    pub(super) counts: Counts,
+}
+
+impl Inner {
+    pub(super) fn new(revision: i64, log_bytes_max: usize) -> Self {
+        Self {
+            revision,
+            next: Revision::new(revision + 1, 0),
+            log: Log::new(log_bytes_max),
+            interests: Interests::default(),
+            groups: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            touched: Vec::new(),
+            asked: BTreeSet::new(),
+            last_id: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    pub(super) fn open(&mut self) -> StreamId {
+        self.last_id += 1;
+        let id = StreamId(self.last_id);
+        self.streams.insert(id, Stream::default());
+        self.counts.streams += 1;
+        id
+    }
+
+    pub(super) fn close(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.remove(&id) else { return };
+        self.counts.streams -= 1;
+        for (watch_id, watcher) in stream.watchers {
+            self.leave(id, watch_id, &watcher);
+        }
+    }
+
+    /// Adds a watcher; `now` is the current and `compacted` the compact revision.
+    pub(super) fn create(
+        &mut self,
+        id: StreamId,
+        interest: Interest,
+        (now, compacted): (i64, i64),
+    ) -> Result<(), CreateError> {
+        let now = now.max(self.revision);
+        if self.groups.is_empty() {
+            // Nobody was told of what happened meanwhile.
+            self.revision = now;
+            self.next = Revision::new(now + 1, 0);
+        }
+        let stream = self.streams.get_mut(&id).ok_or(CreateError::NoStream)?;
+        let Interest { range, start_revision, filter, progress_notify, fragment, .. } = interest;
+        let watch_id = match interest.watch_id {
+            0 => stream.free_id(),
+            taken if stream.watchers.contains_key(&taken) => return Err(CreateError::Duplicate),
+            free => free,
+        };
+        let created = Notice { watch_id, created: true, ..Notice::default() };
+        stream.say(now, created);
+        if start_revision != 0 && start_revision < compacted {
+            stream.say(0, compacted_response(watch_id, compacted));
+            return Ok(());
+        }
+        let next = if start_revision == 0 { now + 1 } else { start_revision };
+        let group = self.join(id, watch_id, range, filter.prev_kv);
+        let watcher = Watcher { group, next, filter, fragment, progress_notify, is_fresh: false };
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.watchers.insert(watch_id, watcher);
+        }
+        self.counts.watchers += 1;
+        self.place(id, watch_id);
+        Ok(())
+    }
+
+    /// Removes a watcher; false if there is no such.
+    pub(super) fn cancel(&mut self, id: StreamId, watch_id: i64) -> bool {
+        let Some(stream) = self.streams.get_mut(&id) else { return false };
+        let Some(watcher) = stream.watchers.remove(&watch_id) else { return false };
+        stream.behind.remove(&watch_id);
+        self.leave(id, watch_id, &watcher);
+        true
+    }
+
+    /// Puts a watcher where it belongs by its cursor: behind, ready or neither.
+    pub(super) fn place(&mut self, id: StreamId, watch_id: i64) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(watcher) = stream.watchers.get(&watch_id) else { return };
+        let Some(group) = self.groups.get_mut(&watcher.group) else { return };
+        group.trail.forget(&self.log);
+        if watcher.next < group.trail.known_from() {
+            stream.behind.insert(watch_id);
+            return;
+        }
+        stream.behind.remove(&watch_id);
+        let has_events = group.trail.newest().is_some_and(|newest| newest >= watcher.next);
+        if has_events && let Some(place) = group.idle.iter().position(|idle| *idle == id) {
+            group.idle.swap_remove(place);
+            stream.ready.push_back(watcher.group);
+        }
+    }
+
+    fn join(&mut self, id: StreamId, watch_id: i64, range: KeyRange, prev: bool) -> GroupId {
+        let group_id = self.interests.get(&range).unwrap_or_else(|| {
+            self.last_id += 1;
+            let group_id = GroupId(self.last_id);
+            self.interests.insert(&range, group_id);
+            // What was matched of a revision that is not complete yet was not matched for it.
+            let known_from = self.next.main + i64::from(self.next.sub > 0);
+            self.groups.insert(group_id, Group::new(range, known_from));
+            group_id
+        });
+        if let Some(group) = self.groups.get_mut(&group_id) {
+            group.with_prev += usize::from(prev);
+            if group.add(id, watch_id) {
+                group.idle.push(id);
+            }
+        }
+        group_id
+    }
+
+    fn leave(&mut self, id: StreamId, watch_id: i64, watcher: &Watcher) {
+        self.counts.watchers -= 1;
+        let Some(group) = self.groups.get_mut(&watcher.group) else { return };
+        group.with_prev -= usize::from(watcher.filter.prev_kv);
+        group.remove(id, watch_id);
+        if !group.members.contains_key(&id)
+            && let Some(stream) = self.streams.get_mut(&id)
+        {
+            stream.ready.retain(|ready| *ready != watcher.group);
+        }
+        if group.members.is_empty()
+            && let Some(group) = self.groups.remove(&watcher.group)
+        {
+            self.interests.remove(&group.range);
+        }
+    }
+
+    /// Whether anybody wants the previous version of what happened to `key`.
+    pub(super) fn wants_prev(&self, key: &[u8]) -> bool {
+        let mut wanted = false;
+        self.interests.concerned(key, &mut |group| {
+            wanted |= self.groups.get(&group).is_some_and(|group| group.with_prev > 0);
+        });
+        wanted
+    }
+
+    /// Takes the next row, of which `event` is made.
+    pub(super) fn push(&mut self, key: &[u8], event: impl FnOnce() -> Event) {
+        let mut concerned = Vec::new();
+        self.interests.concerned(key, &mut |group| concerned.push(group));
+        if concerned.is_empty() {
+            return;
+        }
+        let event = event();
+        let main = event.at.main;
+        let number = self.log.push(event);
+        for group_id in concerned {
+            let Some(group) = self.groups.get_mut(&group_id) else { continue };
+            group.trail.push(main, number, &self.log);
+            if !std::mem::replace(&mut group.is_touched, true) {
+                self.touched.push(group_id);
+            }
+        }
+    }
+
+    /// Everything up to `revision` has been pushed: whoever is concerned may have it.
+    pub(super) fn complete(&mut self, revision: i64, wakers: &mut Vec<Waker>) {
+        self.revision = revision;
+        for group_id in std::mem::take(&mut self.touched) {
+            let Some(group) = self.groups.get_mut(&group_id) else { continue };
+            group.is_touched = group.trail.newest().is_some_and(|newest| newest > revision);
+            if group.is_touched {
+                self.touched.push(group_id);
+            }
+            for stream_id in group.idle.drain(..) {
+                if let Some(stream) = self.streams.get_mut(&stream_id) {
+                    stream.ready.push_back(group_id);
+                    wakers.extend(stream.waker.take());
+                }
+            }
+        }
+        for stream_id in std::mem::take(&mut self.asked) {
+            if let Some(stream) = self.streams.get_mut(&stream_id) {
+                wakers.extend(stream.waker.take());
+            }
+        }
+    }
+
+    /// Rows up to `revision` have left the window before they were seen here: whoever wants them reads
+    /// the key space.
+    pub(super) fn skip_to(&mut self, revision: i64, wakers: &mut Vec<Waker>) {
+        self.log.clear();
+        self.touched.clear();
+        self.revision = revision;
+        self.next = Revision::new(revision + 1, 0);
+        let mut moved = BTreeSet::new();
+        for group in self.groups.values_mut() {
+            group.is_touched = false;
+            group.trail.restart(revision + 1);
+            moved.extend(group.members.keys().copied());
+        }
+        for id in moved {
+            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            let late = stream.watchers.iter().filter(|(_, watcher)| watcher.next <= revision);
+            stream.behind.extend(late.map(|(watch_id, _)| *watch_id));
+            wakers.extend(stream.waker.take());
+        }
+    }
+
+    /// Asks how far the stream has come; the answer follows every event up to `now`. Without watchers,
+    /// or with one that waits for the future, there is none, as in etcd.
+    pub(super) fn request_progress(&mut self, id: StreamId, now: i64) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let waits = |watcher: &Watcher| watcher.next > now.max(self.revision) + 1;
+        if !stream.watchers.is_empty() && !stream.watchers.values().any(waits) {
+            stream.progress.push_back(now);
+            self.ask(id);
+        }
+    }
+
+    /// Queues a response without events.
+    pub(super) fn say(&mut self, id: StreamId, revision: i64, notice: Notice) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.say(revision, notice);
+        }
+    }
+
+    pub(super) fn takes_requests(&self, id: StreamId) -> bool {
+        self.streams.get(&id).is_some_and(|s| s.controls.len() + s.progress.len() < CONTROLS_MAX)
+    }
+
+    /// The stream has sent everything; `waker` is for when there is more.
+    pub(super) fn sleep(&mut self, id: StreamId, waker: &Waker) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.waker.as_ref().is_none_or(|known| !known.will_wake(waker))
+        {
+            stream.waker = Some(waker.clone());
+        }
+    }
+
+    /// The stream waits to hear how far it has come.
+    pub(super) fn ask(&mut self, id: StreamId) {
+        self.asked.insert(id);
+    }
+
+    /// Tells the watchers that asked for it, and were sent nothing since the last look, how far they
+    /// have come.
+    pub(super) fn tell_progress(&mut self, id: StreamId) {
+        let revision = self.revision;
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Stream { watchers, controls, behind, ready, .. } = stream;
+        let ready: BTreeSet<GroupId> = ready.iter().copied().collect();
+        for (&watch_id, watcher) in watchers.iter_mut().filter(|(_, w)| w.progress_notify) {
+            let was_fresh = std::mem::replace(&mut watcher.is_fresh, false);
+            let is_synced = !behind.contains(&watch_id) && !ready.contains(&watcher.group)
+                || mutants::on(Mutant::ProgressAheadOfEvents);
+            if !was_fresh && is_synced && watcher.next <= revision + 1 {
+                let notice = Notice { watch_id, ..Notice::default() };
+                controls.push_back(Control { revision, notice });
+            }
+        }
+    }
+}
+
+/// What ends a watcher whose history is gone.
+pub(super) fn compacted_response(watch_id: i64, compact_revision: i64) -> Notice {
+    Notice { watch_id, canceled: true, compact_revision, ..Notice::default() }
+}

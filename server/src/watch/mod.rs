@@ -1,0 +1,270 @@
+//! Watches: who is told of which change, in which order, and when. Pure.
+//!
+//! A watcher is a *cursor* on the revisions: the next one that it wants. The [`Hub`] learns of new rows
+//! from the key space's recent window ([`Hub::advance`]), finds whom they concern, and wakes their
+//! streams; a stream *pulls* ([`Hub::pull`]) when its client can take more. So a client that never
+//! reads costs its cursors and nothing else, and the owner of the key space never waits for anyone.
+//!
+//! ```text
+//! rows      5 put a    6 put x    7 del a               hub.revision = 7
+//! group a   5, 7       (the trail: which events of the log concern it)
+//! watcher   next 5  -> pull: response(5: put a), response(7: delete a) -> next 8
+//! watcher   next 2  -> behind: pull says Behind(scan); the scan reads 2..7 from store and window
+//! ```
+//!
+//! Watchers of the same keys are a *group*: an event is found once for all of them, and encoded once.
+//!
+//! # Invariants
+//!
+//! - A watcher gets each event of its keys from its start on once, in order, and never half a revision.
+//! - A header says no revision whose events are still to come: progress is told only behind them.
+//! - Everything from `trail.known_from` on is in the trail; who wants more reads the key space first.
+//! - What is waiting to be sent is never stored per watcher, except responses without events.
+//!
+//! Lock order: the hub, then the key space. Nobody holds the hub while the store is read.
+
+mod deliver;
+mod encode;
+mod event;
+mod group;
+mod hub;
+mod interests;
+mod interval;
+mod log;
+mod scan;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::mutants;
+use crate::mvcc::{Revision, Row, Rows, RowsError};
+use crate::view::{STEP_KEYS_MAX, View};
+use event::{Event, Previous, key_of};
+use hub::Inner;
+
+pub use deliver::{PORTION_BYTES, Pulled};
+pub use encode::{Head, Notice, Sent};
+pub use event::Filter;
+pub use scan::Scan;
+pub use stream::{Interest, StreamId};
+
+/// What the log of events may keep beside the recent window, in bytes.
+pub const LOG_BYTES_MAX: usize = 4 << 20;
+
+/// All watches of one member. Shared by those who serve streams and whoever drives it forward.
+pub struct Hub {
+    inner: Mutex<Inner>,
+    /// Whether anybody watches, so that nobody is woken for nothing.
+    is_watched: AtomicBool,
+    fragment_bytes: usize,
+}
+
+/// What there is now, and what was sent since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Open streams.
+    pub streams: u64,
+    /// Watchers on them.
+    pub watchers: u64,
+    /// Events that were sent.
+    pub events: u64,
+}
+
+/// Why a watcher was not created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CreateError {
+    /// The stream has a watcher of that name.
+    #[error("mvcc: duplicate watch ID provided on the WatchStream")]
+    Duplicate,
+    /// The stream was closed.
+    #[error("the stream is closed")]
+    NoStream,
+}
+
+impl Hub {
+    /// A hub that tells of what happens after `revision`. Responses to watchers that allow it are cut
+    /// at `fragment_bytes`; `log_bytes_max` is [`LOG_BYTES_MAX`] but in tests.
+    pub fn new(revision: i64, fragment_bytes: usize, log_bytes_max: usize) -> Self {
+        Self {
+            inner: Mutex::new(Inner::new(revision, log_bytes_max)),
+            is_watched: AtomicBool::new(false),
+            fragment_bytes,
+        }
+    }
+
+    /// Opens a stream.
+    pub fn open(&self) -> StreamId {
+        self.lock().open()
+    }
+
+    /// Closes a stream and forgets its watchers.
+    pub fn close(&self, stream: StreamId) {
+        let mut inner = self.lock();
+        inner.close(stream);
+        self.is_watched.store(inner.counts.watchers > 0, Ordering::Release);
+    }
+
+    /// Adds a watcher. Its `created` response is sent before anything else of it.
+    ///
+    /// # Errors
+    /// [`CreateError::Duplicate`]; the stream goes on.
+    pub fn create(
+        &self,
+        stream: StreamId,
+        interest: Interest,
+        view: &View,
+    ) -> Result<(), CreateError> {
+        let mut inner = self.lock();
+        // From here on the driver is told of what happens; the revision is read after that.
+        self.is_watched.store(true, Ordering::SeqCst);
+        let at = view.revisions();
+        let created = inner.create(stream, interest, at);
+        self.is_watched.store(inner.counts.watchers > 0, Ordering::SeqCst);
+        created
+    }
+
+    /// Ends a watcher and says so; of one that is not there nothing is said.
+    pub fn cancel(&self, stream: StreamId, watch_id: i64, view: &View) {
+        let mut inner = self.lock();
+        if inner.cancel(stream, watch_id) {
+            let (now, _) = view.revisions();
+            let notice = Notice { watch_id, canceled: true, ..Notice::default() };
+            inner.say(stream, now, notice);
+        }
+    }
+
+    /// Has a response without events sent, its header with the current revision.
+    pub fn say(&self, stream: StreamId, notice: Notice, view: &View) {
+        let (now, _) = view.revisions();
+        self.lock().say(stream, now, notice);
+    }
+
+    /// Asks how far the stream has come. The answer follows every event up to now.
+    pub fn request_progress(&self, stream: StreamId, view: &View) {
+        let (now, _) = view.revisions();
+        self.lock().request_progress(stream, now);
+    }
+
+    /// Tells how far they have come to those watchers of a stream that want to hear it from time to
+    /// time.
+    pub fn tell_progress(&self, stream: StreamId) {
+        self.lock().tell_progress(stream);
+    }
+
+    /// Whether a stream takes requests: not while too many answers wait to be sent.
+    pub fn takes_requests(&self, stream: StreamId) -> bool {
+        self.lock().takes_requests(stream)
+    }
+
+    /// Appends what `stream` has to send to `sent`. When it says [`Pulled::Idle`], `waker` is called
+    /// as soon as there is more.
+    pub fn pull(&self, stream: StreamId, sent: &mut Sent, waker: &Waker) -> Pulled {
+        let mut inner = self.lock();
+        let before = sent.events;
+        let pulled = inner.pull(stream, self.fragment_bytes, sent);
+        inner.counts.events += sent.events - before;
+        if matches!(pulled, Pulled::Idle) {
+            inner.sleep(stream, waker);
+        }
+        pulled
+    }
+
+    /// Takes a step of rows from the window; true if there are more. Wakes the streams that have
+    /// something to send.
+    ///
+    /// # Errors
+    /// [`RowsError`]: the store cannot be read and the process must end.
+    pub fn advance(&self, view: &Arc<View>, rows: &dyn Rows) -> Result<bool, RowsError> {
+        let mut wakers = Vec::new();
+        let more = self.advance_step(view, rows, &mut wakers);
+        wakers.into_iter().for_each(Waker::wake);
+        more
+    }
+
+    /// Whether anybody watches.
+    pub fn is_watched(&self) -> bool {
+        self.is_watched.load(Ordering::SeqCst)
+    }
+
+    /// What there is, and what was sent.
+    pub fn counts(&self) -> Counts {
+        self.lock().counts
+    }
+
+    fn advance_step(
+        &self,
+        view: &Arc<View>,
+        rows: &dyn Rows,
+        wakers: &mut Vec<Waker>,
+    ) -> Result<bool, RowsError> {
+        let next = self.lock().next;
+        let rows_max = mutants::step(STEP_KEYS_MAX);
+        let mut new = Vec::new();
+        let recent = view.recent_rows(next, rows_max, &mut new);
+        if !recent.is_held {
+            if recent.current >= next.main {
+                self.lock().skip_to(recent.current, wakers);
+            }
+            return Ok(false);
+        }
+        let events = self.prepare(new, view, rows)?;
+        let mut inner = self.lock();
+        let is_full = events.len() == rows_max;
+        let last = events.last().map(|(_, row, _)| row.key.revision());
+        for (key, row, prev) in events {
+            inner.push(&key, || Event::new(&row, prev));
+        }
+        match last.filter(|_| is_full) {
+            Some(last) => {
+                inner.next = Revision::new(last.main, last.sub + 1);
+                inner.complete(last.main - 1, wakers);
+            }
+            None => {
+                inner.next = Revision::new(recent.current + 1, 0);
+                inner.complete(recent.current, wakers);
+            }
+        }
+        Ok(is_full)
+    }
+
+    /// New rows with their keys, and with their previous versions where anybody wants those.
+    fn prepare(
+        &self,
+        new: Vec<Row>,
+        view: &Arc<View>,
+        rows: &dyn Rows,
+    ) -> Result<Vec<(bytes::Bytes, Row, Previous)>, RowsError> {
+        let mut keyed = Vec::with_capacity(new.len());
+        let mut wants_prev = Vec::new();
+        let inner = self.lock();
+        for row in new {
+            let at = row.key.revision();
+            let key = key_of(&row).ok_or(RowsError::Damaged(at))?;
+            let wanted = inner.wants_prev(&key);
+            if wanted {
+                wants_prev.push((key.clone(), at.main));
+            }
+            keyed.push((key, row, wanted));
+        }
+        drop(inner);
+        let mut found = view.previous(&wants_prev, rows)?.into_iter();
+        let previous = |(key, row, wanted)| {
+            let previous = match wanted {
+                true => found.next().flatten().map_or(Previous::None, Previous::Kv),
+                false => Previous::NotRead,
+            };
+            (key, row, previous)
+        };
+        Ok(keyed.into_iter().map(previous).collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock()
+    }
+}

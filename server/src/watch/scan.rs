@@ -1,0 +1,147 @@
+//! Reading history for watchers that are behind: one pass for all of a stream.
+//!
+//! ```text
+//!      compacted        floor                      current
+//!  gone    |    store     |         window            |
+//! ---------+--------------+---------------------------+--> revisions
+//!               ^ from ........... upto
+//! ```
+//!
+//! A stretch is whole revisions. Rows up to the floor come from the store; a compaction that was
+//! scheduled meanwhile may have deleted some under the scan, so the compact revision is looked at
+//! afterwards. What the window has is sent whatever is compacted.
+
+use super::Hub;
+use super::event::{Event, Previous, key_of};
+use super::hub::Inner;
+use super::stream::{StreamId, Stretch};
+use crate::mutants::{self, Mutant};
+use crate::mvcc::{Revision, Row, Rows, RowsError};
+use crate::view::{STEP_KEYS_MAX, View};
+
+/// A stretch of history being read.
+#[derive(Debug)]
+pub struct Scan {
+    stream: StreamId,
+    from: i64,
+    next: Revision,
+    rows: Vec<Row>,
+}
+
+/// What one step read.
+enum Step {
+    /// Rows that were there; everything up to `upto` is now read if that is not below `from`.
+    Read { upto: i64, current: i64 },
+    /// What is wanted was compacted.
+    Compacted { compacted: i64, floor: i64 },
+}
+
+impl Scan {
+    pub(super) fn new(stream: StreamId, from: i64) -> Self {
+        Self { stream, from, next: Revision::new(from, 0), rows: Vec::new() }
+    }
+
+    /// Reads on; true when the hub has the result and the stream may be pulled again.
+    ///
+    /// # Errors
+    /// [`RowsError`]: the store cannot be read and the process must end.
+    pub fn step(
+        &mut self,
+        hub: &Hub,
+        view: &std::sync::Arc<View>,
+        rows: &dyn Rows,
+    ) -> Result<bool, RowsError> {
+        let (upto, current) = match self.read(view, rows)? {
+            Step::Read { upto, current } => (upto, current),
+            Step::Compacted { compacted, floor } => {
+                hub.lock().absorb_compacted(self.stream, compacted, floor);
+                return Ok(true);
+            }
+        };
+        if upto < self.from {
+            return Ok(false);
+        }
+        let complete = self.rows.partition_point(|row| row.key.revision().main <= upto);
+        self.rows.truncate(complete);
+        let events = self.events(hub, view, rows)?;
+        let stretch =
+            Stretch { events, from: self.from, upto, current, pending: Default::default() };
+        hub.lock().absorb(self.stream, stretch);
+        Ok(true)
+    }
+
+    fn read(&mut self, view: &View, rows: &dyn Rows) -> Result<Step, RowsError> {
+        let rows_max = mutants::step(STEP_KEYS_MAX);
+        let before = self.rows.len();
+        let recent = view.recent_rows(self.next, rows_max, &mut self.rows);
+        let mut end = recent.current;
+        if !recent.is_held {
+            end = recent.floor;
+            rows.scan(self.next, rows_max, &mut self.rows)?;
+            let compacted = view.compact_revision();
+            if compacted > self.from && !mutants::on(Mutant::WatchPastCompaction) {
+                return Ok(Step::Compacted { compacted, floor: recent.floor });
+            }
+        }
+        let found = self.rows.len() - before;
+        self.rows.retain(|row| row.key.revision().main <= end);
+        let is_full = found == rows_max && self.rows.len() == before + found;
+        let upto = match self.rows.last().filter(|_| is_full) {
+            Some(last) => {
+                let last = last.key.revision();
+                self.next = Revision::new(last.main, last.sub + 1);
+                last.main - 1
+            }
+            None => end,
+        };
+        Ok(Step::Read { upto, current: recent.current })
+    }
+
+    /// The rows that the stream's watchers want, with their previous versions where they want those.
+    fn events(
+        &mut self,
+        hub: &Hub,
+        view: &std::sync::Arc<View>,
+        rows: &dyn Rows,
+    ) -> Result<Vec<(bytes::Bytes, Event)>, RowsError> {
+        let mut wanted = Vec::new();
+        let mut wants_prev = Vec::new();
+        {
+            let hub = hub.lock();
+            for row in self.rows.drain(..) {
+                let key = key_of(&row).ok_or(RowsError::Damaged(row.key.revision()))?;
+                if let Some(prev) = hub.interest_of(self.stream, &key) {
+                    if prev {
+                        wants_prev.push((key.clone(), row.key.revision().main));
+                    }
+                    wanted.push((key, row, prev));
+                }
+            }
+        }
+        let mut found = view.previous(&wants_prev, rows)?.into_iter();
+        let event = |(key, row, prev): (bytes::Bytes, Row, bool)| {
+            let previous = match prev {
+                true => found.next().flatten().map_or(Previous::None, Previous::Kv),
+                false => Previous::None,
+            };
+            (key, Event::new(&row, previous))
+        };
+        Ok(wanted.into_iter().map(event).collect())
+    }
+}
+
+impl Inner {
+    /// Whether a stream's watchers are concerned by `key`, and whether any of their groups wants the
+    /// previous version.
+    fn interest_of(&self, id: StreamId, key: &[u8]) -> Option<bool> {
+        let mut found = None;
+        self.interests.concerned(key, &mut |group| {
+            if let Some(group) = self.groups.get(&group)
+                && group.members.contains_key(&id)
+            {
+                found = Some(found.unwrap_or(false) || group.with_prev > 0);
+            }
+        });
+        found
+    }
+}

@@ -1,0 +1,110 @@
+//! One stream: its watchers, and what it has to say next.
+//!
+//! A watcher is a cursor: the next main revision that it wants. A *live* one finds everything from there
+//! on in its group's trail; one that is *behind* reads the key space first. There is no queue of events.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::task::Waker;
+
+use bytes::Bytes;
+
+use super::encode::Notice;
+use super::event::{Event, Filter};
+use super::interests::GroupId;
+use crate::mvcc::KeyRange;
+
+/// Names a stream of a [`Hub`](super::Hub).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StreamId(pub(super) u64);
+
+impl StreamId {
+    /// Counts up from 1.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
+/// The most responses without events that wait on a stream; more requests are not taken then.
+pub(super) const CONTROLS_MAX: usize = 1024;
+
+/// What a client wants to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interest {
+    /// Which keys.
+    pub range: KeyRange,
+    /// From which revision on; 0 for what happens from now on.
+    pub start_revision: i64,
+    /// Its name on the stream; 0 to be given one.
+    pub watch_id: i64,
+    /// Which events, and how.
+    pub filter: Filter,
+    /// Tell from time to time how far the watcher has come.
+    pub progress_notify: bool,
+    /// Cut responses that are too large.
+    pub fragment: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Watcher {
+    pub(super) group: GroupId,
+    /// Every event before this main revision was sent.
+    pub(super) next: i64,
+    pub(super) filter: Filter,
+    pub(super) fragment: bool,
+    pub(super) progress_notify: bool,
+    /// Whether it was sent anything since the last look at its progress.
+    pub(super) is_fresh: bool,
+}
+
+/// A response without events, and the revision of its header.
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) revision: i64,
+    pub(super) notice: Notice,
+}
+
+/// A stretch of history on its way to the watchers that are behind.
+#[derive(Debug)]
+pub(super) struct Stretch {
+    /// With their keys, ascending.
+    pub(super) events: Vec<(Bytes, Event)>,
+    /// Everything from this main revision on is in it; who wants more came while it was read.
+    pub(super) from: i64,
+    /// Everything up to this main revision is in it.
+    pub(super) upto: i64,
+    /// The current revision when it was read.
+    pub(super) current: i64,
+    /// Who has yet to get its part.
+    pub(super) pending: VecDeque<i64>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Stream {
+    pub(super) watchers: BTreeMap<i64, Watcher>,
+    pub(super) next_id: i64,
+    pub(super) controls: VecDeque<Control>,
+    /// Groups with events for live watchers, in the order in which they came up.
+    pub(super) ready: VecDeque<GroupId>,
+    pub(super) behind: BTreeSet<i64>,
+    pub(super) stretch: Option<Stretch>,
+    /// Revisions at which somebody asked how far the stream has come.
+    pub(super) progress: VecDeque<i64>,
+    pub(super) waker: Option<Waker>,
+    /// Whoever is behind has its turn before the live ones.
+    pub(super) behind_first: bool,
+}
+
+impl Stream {
+    /// The first free name.
+    pub(super) fn free_id(&mut self) -> i64 {
+        while self.watchers.contains_key(&self.next_id) {
+            self.next_id += 1;
+        }
+        self.next_id += 1;
+        self.next_id - 1
+    }
+
+    pub(super) fn say(&mut self, revision: i64, notice: Notice) {
+        self.controls.push_back(Control { revision, notice });
+    }
+}
