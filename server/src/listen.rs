@@ -1,7 +1,7 @@
 //! Sockets for clients: bound at the start, then each connection served until it or the member ends.
 //!
-//! gRPC and HTTP share a port, as in etcd: what comes with `content-type: application/grpc` goes to
-//! the [`Api`], everything else to the [`Site`]. Everything runs on the runtime of the caller.
+//! gRPC and HTTP share a port, as in etcd: what can be a call by [`is_call`] goes to the [`Api`],
+//! everything else to the [`Site`]. Everything runs on the runtime of the caller.
 
 use std::convert::Infallible;
 use std::io;
@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -218,15 +218,28 @@ fn spawn(
     });
 }
 
+/// Whether a request is meant as a call, well-formed or not.
+///
+/// On a port without TLS etcd takes everything that comes by HTTP/2 for one, and nothing that comes by
+/// HTTP/1. Here pages are served by HTTP/2 too, so a request of another method has to say that it is one.
+fn is_call<B>(request: &Request<B>) -> bool {
+    let content_type = request.headers().get(CONTENT_TYPE).map(|value| value.as_bytes());
+    let says_so = content_type.is_some_and(|value| value.starts_with(b"application/grpc"));
+    request.version() == Version::HTTP_2 && (request.method() == Method::POST || says_so)
+}
+
 impl Front {
+    /// Whether there is nothing else that a request could be for.
+    fn is_for_calls_only<B>(&self, request: &Request<B>) -> bool {
+        self.surface.is_none() && request.version() == Version::HTTP_2
+    }
+
     async fn answer(
         mut self,
         request: Request<Incoming>,
     ) -> Result<Response<ReplyBody>, Infallible> {
-        let content_type = request.headers().get(CONTENT_TYPE).map(|value| value.as_bytes());
-        let is_grpc = content_type.is_some_and(|value| value.starts_with(b"application/grpc"));
         let mut services = self.services.borrow().clone();
-        if self.grpc && is_grpc {
+        if self.grpc && (is_call(&request) || self.is_for_calls_only(&request)) {
             if services.is_none() {
                 // Calls wait until the index is loaded, as long as their deadlines let them.
                 services =
