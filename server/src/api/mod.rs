@@ -5,7 +5,7 @@
 //!               -> KvService ...  validate -> propose or linearize and read -> reply
 //! ```
 //!
-//! - `validate`, `request`, `compare`, `errors` and `methods` are pure.
+//! - `validate`, `request`, `errors` and `methods` are pure.
 //! - `context` is the way to the owner and to the view; `reply` turns what apply did into messages.
 //! - One file per service: `kv` (with `stream`, and `large` for large unary replies), `cluster`, `maintenance`.
 //! - `service`, `head` and `body` are the edge to HTTP: they refuse what is no call, find the service, and
@@ -16,7 +16,6 @@
 
 mod body;
 mod cluster;
-mod compare;
 mod context;
 mod errors;
 mod head;
