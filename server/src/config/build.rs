@@ -19,7 +19,7 @@ const COMPACTION_BATCH_KEYS_DEFAULT: usize = 1000;
 
 pub(super) fn config(settings: Settings) -> Result<Config, ConfigError> {
     let mut notices = settings.notices.clone();
-    features::check(settings.text("feature-gates"), &mut notices)?;
+    let features = features::check(settings.text("feature-gates"), &mut notices)?;
     let member = member(&settings)?;
     Ok(Config {
         cluster: cluster_config(&settings, &member.name)?,
@@ -32,6 +32,8 @@ pub(super) fn config(settings: Settings) -> Result<Config, ConfigError> {
         monitor: MonitorConfig {
             extensive_metrics: settings.text("metrics") == "extensive",
             warning_unary_request: settings.duration("warning-unary-request-duration"),
+            warning_apply: settings.duration("warning-apply-duration"),
+            features,
         },
         member,
         notices,
