@@ -50,7 +50,7 @@ fn cases() -> Vec<Case> {
     let get = "Received a HEADERS frame with :method \"GET\" which should be POST";
     let put = "Received a HEADERS frame with :method \"PUT\" which should be POST";
     let nope = "unknown method Nope for service etcdserverpb.KV";
-    let foo = "grpc: Decompressor is not installed for grpc-encoding \"foo\"";
+    let odd = "grpc: Decompressor is not installed for grpc-encoding \"foo\"";
     let flag = "grpc: compressed flag set with identity or empty encoding";
     let unit = "malformed grpc-timeout: transport: timeout unit is not recognized: \"xx\"";
     let short = "malformed grpc-timeout: transport: timeout string is too short: \"S\"";
@@ -66,7 +66,7 @@ fn cases() -> Vec<Case> {
         post(&[GRPC], TORN, (200, Code::Unknown, "unexpected EOF")),
         post(&[GRPC], COMPRESSED, (200, internal, flag)),
         post(&[GRPC, ("grpc-encoding", "identity")], GOOD, (200, Code::Ok, "")),
-        post(&[GRPC, ("grpc-encoding", "foo")], GOOD, (200, unknown, foo)),
+        post(&[GRPC, ("grpc-encoding", "foo")], GOOD, (200, unknown, odd)),
         post(&[], GOOD, (415, invalid, "invalid gRPC request content-type \"\"")),
         post(&[("content-type", "application/json")], GOOD, (415, invalid, json)),
         post(
