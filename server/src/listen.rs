@@ -1,7 +1,7 @@
 //! Sockets for clients: bound at the start, then each connection served until it or the member ends.
 //!
-//! gRPC and HTTP share a port, as in etcd: what comes with `content-type: application/grpc` goes to
-//! the [`Api`], everything else to the [`Site`]. Everything runs on the runtime of the caller.
+//! gRPC and HTTP share a port, as in etcd: what can be a call by [`is_call`] goes to the [`Api`],
+//! everything else to the [`Site`]. Everything runs on the runtime of the caller.
 
 use std::convert::Infallible;
 use std::io;
@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -48,8 +48,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A socket that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {addr}: {error}")]
+#[error("cannot listen on {addr}: {error}; free the address, or choose another by {flag}")]
 pub struct ListenError {
+    flag: &'static str,
     addr: ListenAddr,
     error: io::Error,
 }
@@ -89,16 +90,21 @@ pub struct Services {
 }
 
 impl Listener {
-    /// Binds `addr`, with `SO_REUSEPORT` if asked for. Needs the context of a tokio runtime.
+    /// Binds `addr`, which was given by `flag`, with `SO_REUSEPORT` if asked for. Needs the context of a
+    /// tokio runtime.
     ///
     /// # Errors
     /// If the socket cannot be bound; say so and end the start.
-    pub fn bind(addr: &ListenAddr, reuse_port: bool) -> Result<Self, ListenError> {
+    pub fn bind(
+        addr: &ListenAddr,
+        flag: &'static str,
+        reuse_port: bool,
+    ) -> Result<Self, ListenError> {
         let socket = match addr {
             ListenAddr::Tcp(ip) => bind_tcp(*ip, reuse_port).map(Socket::Tcp),
             ListenAddr::Unix(path) => bind_unix(path),
         };
-        let socket = socket.map_err(|error| ListenError { addr: addr.clone(), error })?;
+        let socket = socket.map_err(|error| ListenError { flag, addr: addr.clone(), error })?;
         Ok(Self { socket })
     }
 
@@ -123,7 +129,9 @@ impl Listener {
                 Ok(stream) => spawn(stream, &front, &builder, &graceful),
                 Err(error) => {
                     tracing::warn!(%error, "connection not accepted");
-                    tokio::time::sleep(ACCEPT_RETRY).await;
+                    if stops_within(ACCEPT_RETRY, &mut stop).await {
+                        break;
+                    }
                 }
             }
         }
@@ -152,6 +160,11 @@ impl Drop for Listener {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// Waits for `pause`, or less if the member stops; whether it stops.
+async fn stops_within(pause: Duration, stop: &mut watch::Receiver<bool>) -> bool {
+    tokio::time::timeout(pause, stop.wait_for(|stop| *stop)).await.is_ok()
 }
 
 fn bind_tcp(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
@@ -218,15 +231,28 @@ fn spawn(
     });
 }
 
+/// Whether a request is meant as a call, well-formed or not.
+///
+/// On a port without TLS etcd takes everything that comes by HTTP/2 for one, and nothing that comes by
+/// HTTP/1. Here pages are served by HTTP/2 too, so a request of another method has to say that it is one.
+fn is_call<B>(request: &Request<B>) -> bool {
+    let content_type = request.headers().get(CONTENT_TYPE).map(|value| value.as_bytes());
+    let says_so = content_type.is_some_and(|value| value.starts_with(b"application/grpc"));
+    request.version() == Version::HTTP_2 && (request.method() == Method::POST || says_so)
+}
+
 impl Front {
+    /// Whether there is nothing else that a request could be for.
+    fn is_for_calls_only<B>(&self, request: &Request<B>) -> bool {
+        self.surface.is_none() && request.version() == Version::HTTP_2
+    }
+
     async fn answer(
         mut self,
         request: Request<Incoming>,
     ) -> Result<Response<ReplyBody>, Infallible> {
-        let content_type = request.headers().get(CONTENT_TYPE).map(|value| value.as_bytes());
-        let is_grpc = content_type.is_some_and(|value| value.starts_with(b"application/grpc"));
         let mut services = self.services.borrow().clone();
-        if self.grpc && is_grpc {
+        if self.grpc && (is_call(&request) || self.is_for_calls_only(&request)) {
             if services.is_none() {
                 // Calls wait until the index is loaded, as long as their deadlines let them.
                 services =
@@ -329,6 +355,8 @@ mod tests {
         keepalive_timeout: Duration::from_secs(20),
     };
 
+    const FLAG: &str = "--listen-client-urls";
+
     fn front() -> Front {
         Front {
             grpc: false,
@@ -354,7 +382,7 @@ mod tests {
     #[tokio::test]
     async fn a_listener_serves_until_it_is_told_to_stop() {
         let addr = ListenAddr::Tcp(([127, 0, 0, 1], 0).into());
-        let listener = Listener::bind(&addr, false).unwrap();
+        let listener = Listener::bind(&addr, FLAG, false).unwrap();
         let bound = listener.local_addr().unwrap();
         let (stop, stopped) = watch::channel(false);
         let serving = tokio::spawn(listener.serve(front(), HTTP2, stopped));
@@ -368,7 +396,7 @@ mod tests {
     #[tokio::test]
     async fn while_the_index_loads_a_member_is_alive_and_not_ready() {
         let addr = ListenAddr::Tcp(([127, 0, 0, 1], 0).into());
-        let listener = Listener::bind(&addr, false).unwrap();
+        let listener = Listener::bind(&addr, FLAG, false).unwrap();
         let bound = listener.local_addr().unwrap();
         let (_services, waiting) = watch::channel(None);
         let front = Front {
@@ -398,8 +426,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let addr = ListenAddr::Unix(dir.path().join("q.sock"));
         drop(std::os::unix::net::UnixListener::bind(dir.path().join("q.sock")).unwrap());
-        let listener = Listener::bind(&addr, false).unwrap();
-        let refused = Listener::bind(&addr, false).err().unwrap().to_string();
+        let listener = Listener::bind(&addr, FLAG, false).unwrap();
+        let refused = Listener::bind(&addr, FLAG, false).err().unwrap().to_string();
         assert!(refused.starts_with("cannot listen on unix:"), "{refused}");
         let (stop, stopped) = watch::channel(false);
         let serving = tokio::spawn(listener.serve(front(), HTTP2, stopped));
@@ -412,9 +440,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_in_use_is_refused_by_its_address() {
-        let first = Listener::bind(&ListenAddr::Tcp(([127, 0, 0, 1], 0).into()), false).unwrap();
+        let first =
+            Listener::bind(&ListenAddr::Tcp(([127, 0, 0, 1], 0).into()), FLAG, false).unwrap();
         let bound = first.local_addr().unwrap();
-        let refused = Listener::bind(&ListenAddr::Tcp(bound), false).err().unwrap().to_string();
+        let refused =
+            Listener::bind(&ListenAddr::Tcp(bound), FLAG, false).err().unwrap().to_string();
         assert!(refused.starts_with(&format!("cannot listen on {bound}: ")), "{refused}");
+        let advice = "; free the address, or choose another by --listen-client-urls";
+        assert!(refused.ends_with(advice), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_pause_after_a_failed_accept_ends_with_the_member() {
+        let (stop, mut stopping) = watch::channel(false);
+        assert!(!stops_within(Duration::ZERO, &mut stopping).await);
+        let pause = tokio::spawn(async move { stops_within(Duration::MAX, &mut stopping).await });
+        stop.send(true).unwrap();
+        assert!(pause.await.unwrap());
     }
 }

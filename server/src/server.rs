@@ -101,6 +101,7 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let metrics = Arc::new(Metrics::new(&METHODS, config.monitor.extensive_metrics));
+    metrics.set_features(&config.monitor.features);
     metrics.set_versions(ETCD_VERSION, ETCD_CLUSTER_VERSION, env!("CARGO_PKG_VERSION"));
     // Bound first: a port that is taken should not cost a recovery. Served at once: a member that
     // loads a large index can be asked how far it is.
@@ -196,14 +197,15 @@ fn bind(config: &Config) -> Result<Vec<Bound>, ServerError> {
     let listen = &config.listen;
     let client_surface = listen.client_http.is_empty().then_some(Surface::Client);
     let groups = [
-        (&listen.client, true, client_surface),
-        (&listen.client_http, false, Some(Surface::Client)),
-        (&listen.metrics, false, Some(Surface::Metrics)),
+        ("--listen-client-urls", &listen.client, true, client_surface),
+        ("--listen-client-http-urls", &listen.client_http, false, Some(Surface::Client)),
+        ("--listen-metrics-urls", &listen.metrics, false, Some(Surface::Metrics)),
     ];
     let mut bound = Vec::new();
-    for (addrs, grpc, surface) in groups {
+    for (flag, addrs, grpc, surface) in groups {
         for addr in addrs {
-            bound.push(Bound { listener: Listener::bind(addr, listen.reuse_port)?, grpc, surface });
+            let listener = Listener::bind(addr, flag, listen.reuse_port)?;
+            bound.push(Bound { listener, grpc, surface });
         }
     }
     Ok(bound)
@@ -350,6 +352,8 @@ fn options(config: &Config, setup: &Setup) -> Result<Options, ServerError> {
         request_bytes_max: config.limits.request_bytes_max,
         fragment_bytes: config.limits.message_bytes_max(),
         quota_bytes,
+        request_timeout: Some(REQUEST_TIMEOUT + 2 * election),
+        slow_apply: config.monitor.warning_apply,
         checkpoint_bytes: CHECKPOINT_BYTES,
         reserve_bytes: RESERVE_BYTES,
     })

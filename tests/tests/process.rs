@@ -104,7 +104,7 @@ fn a_data_dir_of_etcd_is_refused() -> Outcome {
     Session::open(&server.url())?.put("of".into(), "etcd".into())?;
     server.kill()?;
     let ended = start_that_ends(&program, server.data_dir())?;
-    assert_refused(&ended, server.data_dir(), &["quorate migrate"]);
+    assert_refused(&ended, server.data_dir(), &["etcdctl make-mirror"]);
     let locked = Server::start(&program)?;
     let other = start_that_ends(&program, locked.data_dir())?;
     assert_ne!(ended.code, other.code, "each refusal has an exit code of its own");

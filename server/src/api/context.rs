@@ -4,16 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
-use prost::Message as _;
 use quorate_proto::etcdserverpb::ResponseHeader;
 use tonic::Status;
 
 use super::errors::{self, Refusal};
 use super::request::Command;
 use crate::config::LimitConfig;
-use crate::handle::{Committed, Handle};
+use crate::handle::{Committed, Handle, RequestError};
 use crate::mutants;
-use crate::mvcc::{RangeQuery, Revision};
+use crate::mvcc::{Compare, RangeQuery, Revision};
 use crate::telemetry::{Histogram, Metrics};
 use crate::view::{Pin, RangeSummary, ReadError};
 
@@ -110,7 +109,17 @@ impl Context {
 
     /// Waits until what this member has is what the cluster has.
     pub(crate) async fn linearize(&self) -> Result<(), Refusal> {
-        self.shared.handle.linearize().await.map_err(Refusal::from)
+        let linear = self.shared.handle.linearize().await;
+        linear.map_err(|error| {
+            let requests = &self.shared.metrics.requests;
+            let timed_out = error == RequestError::Timeout;
+            if timed_out {
+                requests.reads_slow.inc()
+            } else {
+                requests.reads_failed.inc()
+            }
+            error.into()
+        })
     }
 
     /// Proposes a command and waits until it is applied here.
@@ -159,6 +168,25 @@ impl Context {
         }
     }
 
+    /// Decides a compare of a read-only transaction, letting other requests in between its steps.
+    pub(crate) async fn compare(
+        &self,
+        compare: Compare,
+        at: Revision,
+        pin: Arc<Pin>,
+    ) -> Result<bool, Status> {
+        let handle = &self.shared.handle;
+        self.shared.metrics.mvcc.ranges.inc();
+        let mut read = handle.view().compare(compare, at, pin);
+        loop {
+            let step = read.step(handle.rows().as_ref());
+            match step.map_err(|error| self.refuse_read(error))? {
+                Some(holds) => return Ok(holds),
+                None => tokio::task::yield_now().await,
+            }
+        }
+    }
+
     /// Reads the rows at `revisions`, in order.
     pub(crate) async fn stored(
         &self,
@@ -198,11 +226,4 @@ impl Timer {
         let histogram = if ok { &self.ok } else { &self.failed };
         histogram.observe(started.elapsed().as_secs_f64());
     }
-}
-
-/// A stored row as a message.
-pub(crate) fn decode_kv(
-    stored: &Bytes,
-) -> Result<quorate_proto::mvccpb::KeyValue, prost::DecodeError> {
-    quorate_proto::mvccpb::KeyValue::decode(stored.clone())
 }

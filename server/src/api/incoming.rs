@@ -16,7 +16,7 @@ use super::body::RequestBody;
 /// Bytes before each message: whether it is compressed, and its length.
 const PREFIX_LEN: usize = 5;
 
-/// The messages of a request, decoded as they come. Their length was checked by the body.
+/// The messages of a request, decoded as they come. The body refuses what is too large, compressed or torn.
 pub(super) struct Incoming<M> {
     body: RequestBody,
     /// The part of a message that has arrived.
@@ -43,11 +43,7 @@ impl<M: prost::Message + Default> Incoming<M> {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => self.piece = frame.into_data().unwrap_or_default(),
                 Some(Err(status)) => return Poll::Ready(Some(Err(status))),
-                None if self.part.is_empty() => return Poll::Ready(None),
-                None => {
-                    self.part.clear();
-                    return Poll::Ready(Some(Err(Status::internal("unexpected EOF"))));
-                }
+                None => return Poll::Ready(None),
             }
         }
     }
@@ -55,7 +51,7 @@ impl<M: prost::Message + Default> Incoming<M> {
     /// A message that is there as a whole.
     fn take(&mut self) -> Result<Option<M>, Status> {
         if self.part.is_empty()
-            && let Some(len) = message_len(&self.piece)?
+            && let Some(len) = message_len(&self.piece)
             && self.piece.len() >= PREFIX_LEN + len
         {
             self.piece.advance(PREFIX_LEN);
@@ -63,7 +59,7 @@ impl<M: prost::Message + Default> Incoming<M> {
         }
         self.part.extend_from_slice(&self.piece);
         self.piece = Bytes::new();
-        let Some(len) = message_len(&self.part)? else { return Ok(None) };
+        let Some(len) = message_len(&self.part) else { return Ok(None) };
         if self.part.len() < PREFIX_LEN + len {
             return Ok(None);
         }
@@ -77,14 +73,9 @@ impl<M: prost::Message + Default> Incoming<M> {
 }
 
 /// The length of the message at the beginning; `None` if not even that is there.
-fn message_len(bytes: &[u8]) -> Result<Option<usize>, Status> {
-    let Some(prefix) = bytes.first_chunk::<PREFIX_LEN>() else { return Ok(None) };
-    let [compressed, length @ ..] = *prefix;
-    if compressed != 0 {
-        let text = "grpc: Decompressor is not installed for grpc-encoding \"identity\"";
-        return Err(Status::unimplemented(text));
-    }
-    Ok(Some(u32::from_be_bytes(length) as usize))
+fn message_len(bytes: &[u8]) -> Option<usize> {
+    let [_, length @ ..] = *bytes.first_chunk::<PREFIX_LEN>()?;
+    Some(u32::from_be_bytes(length) as usize)
 }
 
 fn decode<M: prost::Message + Default>(message: Bytes) -> Result<M, Status> {

@@ -12,12 +12,13 @@ use quorate_proto::etcdserverpb::{
 };
 use tonic::{Request, Response, Status};
 
-use super::context::{Context, Timer, decode_kv};
+use super::context::{Context, Timer};
 use super::errors::Refusal;
 use super::request::Command;
 use super::stream::RangeStream;
-use super::{compare, large, reply, request, validate};
+use super::{large, reply, request, validate};
 use crate::handle::Response as ApplyResponse;
+use crate::state_machine::compare_of;
 use crate::view::Pin;
 
 /// Serves keys: reads from the view, writes through the owner.
@@ -101,8 +102,13 @@ impl KvService {
         let pin = Arc::new(self.context.pin(0)?);
         let revision = pin.revision();
         let mut succeeded = true;
-        for condition in &request.compare {
-            succeeded = succeeded && self.compare_holds(condition, &pin).await?;
+        for compare in request.compare {
+            let compare = compare_of(compare);
+            let at = reply::end_of(&pin);
+            if !self.context.compare(compare, at, Arc::clone(&pin)).await? {
+                succeeded = false;
+                break;
+            }
         }
         let branch = if succeeded { request.success } else { request.failure };
         let ranges = branch.into_iter().filter_map(|op| match op.request {
@@ -122,23 +128,6 @@ impl KvService {
         }
         let header = Some(self.context.header(revision));
         Ok(TxnResponse { header, succeeded, responses })
-    }
-
-    async fn compare_holds(
-        &self,
-        condition: &quorate_proto::etcdserverpb::Compare,
-        pin: &Arc<Pin>,
-    ) -> Result<bool, Status> {
-        let query = request::query(&compare::range(condition));
-        let rows = self.context.read(query, reply::end_of(pin), Arc::clone(pin)).await?;
-        let found = rows.kvs.iter().map(decode_kv).collect::<Result<Vec<_>, _>>();
-        match found {
-            Ok(found) => Ok(compare::holds(condition, &found)),
-            Err(error) => {
-                self.context.handle().fail(format!("a stored row cannot be decoded: {error}"));
-                Err(Refusal::Stopped.into())
-            }
-        }
     }
 
     /// The pin for a range of a transaction that sees the state pinned by `txn`.

@@ -5,20 +5,21 @@
 //!               -> KvService ...  validate -> propose or linearize and read -> reply
 //! ```
 //!
-//! - `validate`, `request`, `compare`, `errors` and `methods` are pure.
+//! - `validate`, `request`, `errors` and `methods` are pure.
 //! - `context` is the way to the owner and to the view; `reply` turns what apply did into messages.
 //! - One file per service: `kv` (with `stream`, and `large` for large unary replies), `cluster`, `maintenance`.
 //! - `watch` answers in encoded buffers, and `incoming` reads its requests: neither goes through tonic.
-//! - `service` and `body` are the edge to HTTP: they find the service, and count messages and bytes.
+//! - `service`, `head` and `body` are the edge to HTTP: they refuse what is no call, find the service, and
+//!   count messages and bytes.
 //!
 //! Deliberately absent: permission (decided in apply), retries (a proposal that may have left is never
 //! sent again), and any lock held over an await.
 
 mod body;
 mod cluster;
-mod compare;
 mod context;
 mod errors;
+mod head;
 mod incoming;
 mod kv;
 mod large;

@@ -19,6 +19,7 @@ use super::body::{Call, ReplyBody, RequestBody};
 use super::cluster::ClusterService;
 use super::context::Context;
 use super::errors::Refusal;
+use super::head;
 use super::kv::KvService;
 use super::maintenance::MaintenanceService;
 use super::methods::{self, METHODS};
@@ -96,10 +97,19 @@ impl Api {
 
     /// Answers one call.
     pub async fn call(self: Arc<Self>, request: Request<Incoming>) -> Response<ReplyBody> {
+        if let Err(bad) = head::check(request.method(), request.headers()) {
+            let mut reply = refuse(bad.status, None);
+            *reply.status_mut() = bad.http;
+            return reply;
+        }
         let method = match methods::find(request.uri().path()) {
             Ok(method) => method,
             Err(text) => return refuse(Status::unimplemented(text), None),
         };
+        if let Err(status) = head::check_encoding(request.headers()) {
+            return refuse(status, None);
+        }
+        let reply_type = head::reply_type(request.headers());
         let call = Call::start(Arc::clone(&self.metrics), method, self.slow);
         if let Err(refusal) = self.check_metadata(request.headers(), method) {
             return refuse(refusal.into(), Some(call));
@@ -121,6 +131,9 @@ impl Api {
             _ => return refuse(unavailable(&format!("{service}/{name}")), Some(call)),
         };
         let (mut parts, body) = reply.into_parts();
+        if let Some(reply_type) = reply_type {
+            parts.headers.insert(http::header::CONTENT_TYPE, reply_type);
+        }
         let body = ReplyBody::of_call(&mut parts, body, call);
         Response::from_parts(parts, body)
     }

@@ -23,7 +23,7 @@ const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 pub(super) fn config(settings: Settings) -> Result<Config, ConfigError> {
     let mut notices = settings.notices.clone();
-    features::check(settings.text("feature-gates"), &mut notices)?;
+    let features = features::check(settings.text("feature-gates"), &mut notices)?;
     let member = member(&settings)?;
     Ok(Config {
         cluster: cluster_config(&settings, &member.name)?,
@@ -37,6 +37,8 @@ pub(super) fn config(settings: Settings) -> Result<Config, ConfigError> {
             extensive_metrics: settings.text("metrics") == "extensive",
             warning_unary_request: settings.duration("warning-unary-request-duration"),
             watch_progress_interval: watch_progress_interval(&settings)?,
+            warning_apply: settings.duration("warning-apply-duration"),
+            features,
         },
         member,
         notices,

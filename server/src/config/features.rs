@@ -10,22 +10,31 @@ enum Moved {
     NotYet,
 }
 
-const GATES: [(&str, bool, Moved); 11] = [
-    ("AllAlpha", false, Moved::NotYet),
-    ("AllBeta", false, Moved::NoEffect),
-    ("CompactHashCheck", false, Moved::NotYet),
-    ("FastLeaseKeepAlive", true, Moved::NoEffect),
-    ("InitialCorruptCheck", false, Moved::NotYet),
-    ("LeaseCheckpoint", false, Moved::NotYet),
-    ("LeaseCheckpointPersist", false, Moved::NotYet),
-    ("PriorityRequest", false, Moved::NotYet),
-    ("SetMemberLocalAddr", false, Moved::NotYet),
-    ("StopGRPCServiceOnDefrag", false, Moved::NoEffect),
-    ("TxnModeWriteWithSharedBuffer", true, Moved::NoEffect),
+/// How far etcd is with a feature.
+const ALPHA: &str = "ALPHA";
+const BETA: &str = "BETA";
+
+const GATES: [(&str, &str, bool, Moved); 11] = [
+    ("AllAlpha", ALPHA, false, Moved::NotYet),
+    ("AllBeta", BETA, false, Moved::NoEffect),
+    ("CompactHashCheck", ALPHA, false, Moved::NotYet),
+    ("FastLeaseKeepAlive", BETA, true, Moved::NoEffect),
+    ("InitialCorruptCheck", ALPHA, false, Moved::NotYet),
+    ("LeaseCheckpoint", ALPHA, false, Moved::NotYet),
+    ("LeaseCheckpointPersist", ALPHA, false, Moved::NotYet),
+    ("PriorityRequest", ALPHA, false, Moved::NotYet),
+    ("SetMemberLocalAddr", ALPHA, false, Moved::NotYet),
+    ("StopGRPCServiceOnDefrag", ALPHA, false, Moved::NoEffect),
+    ("TxnModeWriteWithSharedBuffer", BETA, true, Moved::NoEffect),
 ];
 
-/// Checks the list; sentences for gates without effect go to `notices`.
-pub(super) fn check(text: &str, notices: &mut Vec<String>) -> Result<(), ConfigError> {
+/// A gate: its name, its stage, and whether it is on.
+type Gate = (&'static str, &'static str, bool);
+
+/// Checks the list and returns all gates; sentences for those without effect go to `notices`.
+pub(super) fn check(text: &str, notices: &mut Vec<String>) -> Result<Vec<Gate>, ConfigError> {
+    let mut gates: Vec<Gate> =
+        GATES.iter().map(|(name, stage, default, _)| (*name, *stage, *default)).collect();
     for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
         let parsed = item
             .split_once('=')
@@ -35,13 +44,15 @@ pub(super) fn check(text: &str, notices: &mut Vec<String>) -> Result<(), ConfigE
                 "--feature-gates has {item:?}, but must be a list of Feature=true or Feature=false"
             )));
         };
-        let Some((_, default, moved)) = GATES.iter().find(|(gate, ..)| *gate == name) else {
+        let Some(place) = GATES.iter().position(|(gate, ..)| *gate == name) else {
             let names: Vec<&str> = GATES.iter().map(|(gate, ..)| *gate).collect();
             return Err(ConfigError::usage(format!(
                 "--feature-gates has no feature {name:?}: there are {}",
                 names.join(", ")
             )));
         };
+        let (.., default, moved) = &GATES[place];
+        gates[place].2 = value;
         match moved {
             _ if value == *default => {}
             Moved::NoEffect => notices.push(format!("--feature-gates {item} has no effect")),
@@ -52,5 +63,5 @@ pub(super) fn check(text: &str, notices: &mut Vec<String>) -> Result<(), ConfigE
             }
         }
     }
-    Ok(())
+    Ok(gates)
 }

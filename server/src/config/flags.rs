@@ -47,6 +47,9 @@ pub(crate) enum Fate {
     Legacy,
 }
 
+/// The width of the help text, in characters.
+const COLUMNS: usize = 80;
+
 const TABLE: &str = include_str!("flags.txt");
 
 /// Every flag, in the order of the help text.
@@ -179,8 +182,8 @@ fn distance(left: &str, right: &str) -> usize {
 pub(crate) fn help() -> String {
     let mut text = String::from(
         "Usage:\n\n  quorate [flags]\n    Start a member.\n\n  quorate --version\n    Print the version.\n\n\
-         Every flag can be given as an environment variable: --max-wals as ETCD_MAX_WALS; those of\n\
-         Quorate itself, like --quorate-cache-bytes, as QUORATE_CACHE_BYTES.\n",
+         Every flag can be given as an environment variable: --max-wals as ETCD_MAX_WALS;\n\
+         those of Quorate itself, like --quorate-cache-bytes, as QUORATE_CACHE_BYTES.\n",
     );
     let mut group = "";
     for flag in flags().iter().filter(|flag| flag.fate != Fate::Legacy && flag.name != "h") {
@@ -188,14 +191,37 @@ pub(crate) fn help() -> String {
             group = flag.group;
             let _ = write!(text, "\n{group}:\n");
         }
-        let _ = writeln!(text, "  --{} '{}'\n    {}", flag.name, flag.default, flag.help);
-        let _ = match flag.fate {
-            Fate::Used | Fate::Legacy => Ok(()),
-            Fate::Idle(why) => writeln!(text, "    No effect: {why}."),
-            Fate::Later(why) | Fate::Never(why) => writeln!(text, "    Not supported: {why}."),
-        };
+        wrap(&mut text, "  ", &format!("--{} '{}'", flag.name, flag.default));
+        wrap(&mut text, "    ", flag.help);
+        match flag.fate {
+            Fate::Used | Fate::Legacy => {}
+            Fate::Idle(why) => wrap(&mut text, "    ", &format!("No effect: {why}.")),
+            Fate::Later(why) | Fate::Never(why) => {
+                wrap(&mut text, "    ", &format!("Not supported: {why}."));
+            }
+        }
     }
     text
+}
+
+/// Appends `sentence` in lines of at most [`COLUMNS`], the first behind `indent`, the others further in.
+fn wrap(text: &mut String, indent: &str, sentence: &str) {
+    let mut line = indent.to_owned();
+    let mut is_empty = true;
+    for word in sentence.split(' ') {
+        if !is_empty && line.len() + 1 + word.len() > COLUMNS {
+            text.push_str(&line);
+            text.push('\n');
+            line = format!("{indent}  ");
+            is_empty = true;
+        }
+        if !std::mem::replace(&mut is_empty, false) {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    text.push_str(&line);
+    text.push('\n');
 }
 
 #[cfg(test)]
@@ -250,5 +276,10 @@ mod tests {
         }
         assert!(text.contains("  --max-wals '5'\n    Log segments"));
         assert!(!text.contains("--vv"));
+        let long = text.lines().find(|line| line.len() > 80);
+        assert_eq!(long, None, "a line of more than 80 columns");
+        let reason =
+            "No effect: the state store flushes by its own rule, and no acknowledged\n      write";
+        assert!(text.contains(reason), "{text}");
     }
 }

@@ -247,7 +247,7 @@ pub enum LogOutput {
 }
 
 /// What is counted and warned about.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct MonitorConfig {
     /// Histograms of gRPC.
     pub extensive_metrics: bool,
@@ -255,6 +255,10 @@ pub struct MonitorConfig {
     pub warning_unary_request: Duration,
     /// Time between two progress notifications to a watcher that wants them.
     pub watch_progress_interval: Duration,
+    /// An entry that takes longer to apply is logged.
+    pub warning_apply: Duration,
+    /// The feature gates: name, stage as etcd has it, and whether it is on.
+    pub features: Vec<(&'static str, &'static str, bool)>,
 }
 
 /// Reads the command line (without the program's name) and the environment.

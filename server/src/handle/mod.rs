@@ -10,6 +10,7 @@ mod watches;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -50,6 +51,9 @@ pub struct Parts {
     pub request_bytes_max: usize,
     /// The quota in bytes; `None` for none.
     pub quota_bytes: Option<u64>,
+    /// How long a proposal or a read index is waited for. The owner has a bound of its own, in ticks; this
+    /// one holds while the owner hangs in a sync. `None` leaves it to the owner, and needs no timer.
+    pub request_timeout: Option<Duration>,
     /// Gives unused space back; called for [`Handle::defragment`].
     pub defragment: Box<dyn Fn(Defragmented) + Send + Sync>,
 }
@@ -91,7 +95,7 @@ impl Handle {
             return Err(RequestError::TooLarge);
         }
         self.check_quota(&command)?;
-        match self.ask(id, Event::Propose { id, command }).await? {
+        match self.ask_in_time(id, Event::Propose { id, command }).await? {
             Reply::Committed(committed) => Ok(committed),
             Reply::Failed(error) => Err(error),
             reply => unreachable!("a proposal was answered with {reply:?}"),
@@ -110,7 +114,7 @@ impl Handle {
             return Ok(());
         }
         let id = self.next_id();
-        match self.ask(id, Event::ReadIndex { id }).await? {
+        match self.ask_in_time(id, Event::ReadIndex { id }).await? {
             Reply::ReadReady => Ok(()),
             Reply::Failed(error) => Err(error),
             reply => unreachable!("a read index was answered with {reply:?}"),
@@ -201,6 +205,18 @@ impl Handle {
         RequestId(self.shared.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Asks, and gives up after the timeout: the owner may still answer, but nobody listens any more.
+    async fn ask_in_time(&self, id: RequestId, event: Event) -> Result<Reply, RequestError> {
+        let asked = self.ask(id, event);
+        match self.shared.parts.request_timeout {
+            None => asked.await,
+            Some(timeout) => match tokio::time::timeout(timeout, asked).await {
+                Ok(reply) => reply,
+                Err(_) => Err(RequestError::Timeout),
+            },
+        }
+    }
+
     async fn ask(&self, id: RequestId, event: Event) -> Result<Reply, RequestError> {
         let (reply, wait) = oneshot::channel();
         self.shared.mailbox.request(Request { id, event, reply }).map_err(
@@ -236,5 +252,35 @@ impl Handle {
             }
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mvcc::tests::store::Store;
+    use crate::mvcc::{KeySpace, Limits};
+
+    fn handle(request_timeout: Option<Duration>) -> Handle {
+        Handle::new(Parts {
+            view: View::new(KeySpace::new(Limits { window_bytes_max: 1 << 20 })),
+            rows: Arc::new(Store::default()),
+            first_id: 1,
+            request_bytes_max: 1 << 20,
+            quota_bytes: None,
+            request_timeout,
+            defragment: Box::new(drop),
+        })
+    }
+
+    /// The owner of these requests takes nothing and says nothing, like one whose disk hangs.
+    #[tokio::test]
+    async fn what_a_hanging_owner_does_not_answer_times_out() {
+        let handle = handle(Some(Duration::from_millis(1)));
+        let committed = handle.propose(Bytes::from_static(b"x")).await;
+        assert_eq!(committed.map(|_| ()), Err(RequestError::Timeout));
+        assert_eq!(handle.linearize().await, Err(RequestError::Timeout));
+        assert_eq!(handle.mailbox().close().requests.len(), 2, "the owner finds them later");
+        assert_eq!(handle.linearize().await, Err(RequestError::Stopped));
     }
 }

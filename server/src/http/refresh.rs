@@ -23,6 +23,11 @@ pub(super) fn refresh(metrics: &Metrics, handle: &Handle) {
     if member_id != 0 {
         raft.id.with_label_values(&[format!("{member_id:x}").as_str()]).set(1);
     }
+    raft.known_peers.reset();
+    for member in handle.members().iter() {
+        let ids = [member_id, member.id].map(|id| format!("{id:x}"));
+        raft.known_peers.with_label_values(&[ids[0].as_str(), ids[1].as_str()]).set(1);
+    }
     space.alarms.reset();
     for alarm in handle.alarms().iter() {
         let kind = match alarm.kind {

@@ -14,6 +14,7 @@
 //! ```
 
 mod compaction;
+mod compare;
 pub(crate) mod index;
 mod key_space;
 mod request;

@@ -10,15 +10,9 @@
 //!
 //! A refusal in step 2 leaves everything as it was; step 3 cannot fail.
 
-use std::cmp::Ordering;
-
-use bytes::Bytes;
-
-use super::index::Version;
 use super::key_space::Change;
 use super::{
-    Applied, Compare, CompareResult, CompareTarget, KeySpace, MvccError, Op, Outcome, Put,
-    Revision, Rows, RowsError, Txn,
+    Applied, Compare, KeySpace, MvccError, Op, Outcome, Put, Revision, Rows, RowsError, Txn,
 };
 
 /// A transaction with its compares decided.
@@ -74,27 +68,20 @@ impl KeySpace {
     }
 
     fn holds(&mut self, compare: &Compare, rows: &dyn Rows) -> Result<bool, RowsError> {
-        if let CompareTarget::Value(given) = &compare.target {
-            return self.values_hold(compare, given, rows);
+        if compare.needs_values() {
+            return self.values_hold(compare, rows);
         }
         let now = Revision::end_of(self.current);
         let (mut any, mut holds) = (false, true);
         self.index.walk(&compare.keys, None, now, usize::MAX, &mut |_, version| {
             any = true;
-            holds = number_holds(compare, Some(version));
+            holds = compare.holds_for(Some(version));
             holds
         });
-        // A missing key counts as zeros.
-        Ok(if any { holds } else { number_holds(compare, None) })
+        Ok(if any { holds } else { compare.holds_for(None) })
     }
 
-    /// A missing key has no value that could be compared, not even for "is another".
-    fn values_hold(
-        &mut self,
-        compare: &Compare,
-        given: &Bytes,
-        rows: &dyn Rows,
-    ) -> Result<bool, RowsError> {
+    fn values_hold(&mut self, compare: &Compare, rows: &dyn Rows) -> Result<bool, RowsError> {
         let mut revisions = Vec::new();
         let now = Revision::end_of(self.current);
         self.index.walk(&compare.keys, None, now, usize::MAX, &mut |_, version| {
@@ -103,11 +90,11 @@ impl KeySpace {
         });
         for revision in &revisions {
             let value = self.value(*revision, rows)?;
-            if !related(compare.result, value.cmp(given)) {
+            if !compare.holds_for_value(&value) {
                 return Ok(false);
             }
         }
-        Ok(!revisions.is_empty())
+        Ok(!revisions.is_empty() || compare.holds_for(None))
     }
 
     /// Everything that could refuse an operation along the path. `before` collects the writes in
@@ -187,28 +174,5 @@ impl Change<'_> {
             });
         }
         Ok(Outcome::Txn { revision: self.revision(), succeeded: path.succeeded, outcomes })
-    }
-}
-
-/// Whether a comparison of numbers holds for a version, or for a missing key.
-fn number_holds(compare: &Compare, version: Option<&Version>) -> bool {
-    let (present, given) = match compare.target {
-        CompareTarget::Version(given) => (version.map(|version| version.version), given),
-        CompareTarget::Create(given) => (version.map(|version| version.create_revision), given),
-        CompareTarget::Mod(given) => (version.map(|version| version.revision.main), given),
-        CompareTarget::Lease(given) => (version.map(|version| version.lease), given),
-        CompareTarget::Value(_) => return false,
-        CompareTarget::Unknown => (None, 0),
-    };
-    related(compare.result, present.unwrap_or(0).cmp(&given))
-}
-
-fn related(result: CompareResult, present: Ordering) -> bool {
-    match result {
-        CompareResult::Equal => present.is_eq(),
-        CompareResult::NotEqual => present.is_ne(),
-        CompareResult::Greater => present.is_gt(),
-        CompareResult::Less => present.is_lt(),
-        CompareResult::Unknown => true,
     }
 }

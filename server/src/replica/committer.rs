@@ -8,7 +8,7 @@ use super::event::{Committed, Effect, Reply, RequestId};
 use super::proposals::Proposals;
 use crate::consensus::{ConfState, Consensus, Entry, EntryKind};
 use crate::mvcc::{Outcome, Rows};
-use crate::state_machine::{Application, ConfChange, Response, StateMachine};
+use crate::state_machine::{Application, ConfChange, Response, StateMachine, op_name};
 use crate::view::{Pin, View};
 
 /// What has been committed, and how far it has been applied.
@@ -19,6 +19,24 @@ pub(super) struct Progress {
     pub(super) conf_state: ConfState,
 }
 
+/// Hears of entries as they are applied, to measure what a pure room cannot.
+pub trait Laps: Send {
+    /// Some entries are about to be applied.
+    fn begin(&mut self);
+
+    /// The entry at `index` with this command has been applied since the lap before, or since the begin.
+    fn applied(&mut self, index: u64, op: &'static str, success: bool);
+}
+
+/// Hears nothing.
+pub struct Unmeasured;
+
+impl Laps for Unmeasured {
+    fn begin(&mut self) {}
+
+    fn applied(&mut self, _: u64, _: &'static str, _: bool) {}
+}
+
 /// The parts of the replica that applying may touch.
 pub(super) struct Committer<'a> {
     pub(super) progress: &'a mut Progress,
@@ -27,6 +45,7 @@ pub(super) struct Committer<'a> {
     pub(super) view: &'a Arc<View>,
     pub(super) rows: &'a dyn Rows,
     pub(super) proposals: &'a mut Proposals,
+    pub(super) laps: &'a mut dyn Laps,
     pub(super) effects: &'a mut Vec<Effect>,
 }
 
@@ -38,7 +57,9 @@ impl Committer<'_> {
     pub(super) fn apply(&mut self, bound_bytes: u64) -> Result<(), Fatal> {
         let mut applied_any = false;
         while let Some(entry) = self.progress.queue.pop_front() {
-            applied_any = true;
+            if !std::mem::replace(&mut applied_any, true) {
+                self.laps.begin();
+            }
             // Recovery may hand out again what the state store already holds.
             if entry.index <= self.progress.applied_index {
                 continue;
@@ -68,10 +89,12 @@ impl Committer<'_> {
 
     /// Applies one command; returns the bytes of rows that no flush has taken yet.
     fn command(&mut self, entry: Entry) -> Result<u64, Fatal> {
+        let op = op_name(&entry.data);
         let mut space = self.view.write();
         let application = self.machine.apply((entry.index, entry.data), &mut space, self.rows)?;
         let unflushed_bytes = space.unflushed_bytes();
         drop(space);
+        self.laps.applied(entry.index, op, application.result.is_ok());
         self.reply(application);
         Ok(unflushed_bytes)
     }

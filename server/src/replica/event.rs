@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::compaction::AutoCompaction;
 use crate::consensus::{ConfState, Entry, HardState};
 use crate::state_machine::{AlarmKind, ApplyError, FlushBatch, Response};
 use crate::view::Pin;
@@ -80,6 +81,13 @@ pub enum Effect {
     },
     /// Write a batch to the state store in one durable transaction, then report [`Event::Flushed`].
     Flush(FlushBatch),
+    /// Nothing is left to do: a compaction was proposed without being asked for.
+    AutoCompact {
+        /// The revision to keep readable.
+        revision: i64,
+        /// The rule that chose it.
+        mode: AutoCompaction,
+    },
     /// Entries up to this index are no longer needed from the log.
     ReleaseLog {
         /// The last such entry.

@@ -36,6 +36,7 @@ use flushing::Flushing;
 use proposals::{APPLY_GAP_MAX, Proposals};
 use reads::Reads;
 
+pub use committer::{Laps, Unmeasured};
 pub use compaction::AutoCompaction;
 pub use event::{Committed, Effect, Event, Persist, Reply, RequestError, RequestId};
 pub use flushing::FlushLimits;
@@ -139,6 +140,7 @@ pub struct Replica {
     compactor: (AutoCompactor, CompactionWaits),
     leadership: Leadership,
     space: Space,
+    laps: Box<dyn Laps>,
 }
 
 /// What this member knows of the room it has left.
@@ -192,8 +194,14 @@ impl Replica {
             flushing,
             leadership: Leadership::default(),
             space: Space::default(),
+            laps: Box::new(Unmeasured),
             config,
         })
+    }
+
+    /// Has `laps` told of each entry that is applied.
+    pub fn with_laps(self, laps: Box<dyn Laps>) -> Self {
+        Self { laps, ..self }
     }
 
     /// Takes one event. What follows from it appears at the next [`Replica::settle`].
@@ -318,6 +326,8 @@ impl Replica {
                 self.compactor.0.tick(self.now_tick, self.view.current_revision())
         {
             self.proposals.add_internal(own::compact(revision));
+            let mode = self.config.auto_compaction;
+            effects.push(Effect::AutoCompact { revision, mode });
         }
     }
 
@@ -387,6 +397,7 @@ impl Replica {
             view: &self.view,
             rows: self.rows.as_ref(),
             proposals: &mut self.proposals,
+            laps: self.laps.as_mut(),
             effects,
         }
         .apply(self.flushing.unflushed_bytes_max())

@@ -21,6 +21,8 @@ struct Lone {
     unsynced: Option<u64>,
     /// Commands that went into the log.
     commands: Vec<Bytes>,
+    /// Compactions that nobody asked for.
+    compactions: Vec<i64>,
 }
 
 impl Lone {
@@ -46,7 +48,7 @@ impl Lone {
             boot_nonce: 1,
         };
         let replica = Replica::new(config, recovered, view, Arc::new(Store::default())).unwrap();
-        Self { replica, unsynced: None, commands: Vec::new() }
+        Self { replica, unsynced: None, commands: Vec::new(), compactions: Vec::new() }
     }
 
     /// One that leads and has said what it has to say of itself.
@@ -77,6 +79,7 @@ impl Lone {
                 }
                 Effect::Reply { id, reply } => replies.push((id, reply)),
                 Effect::PersistConfState { .. } => {}
+                Effect::AutoCompact { revision, .. } => self.compactions.push(revision),
                 Effect::Flush(_) | Effect::ReleaseLog { .. } => panic!("nothing is flushed here"),
             }
         }
@@ -170,4 +173,47 @@ fn an_alarm_whose_proposal_was_lost_is_proposed_again() {
         lone.sync();
     }
     assert_eq!(lone.replica.alarms().len(), 1);
+}
+
+#[test]
+fn a_compaction_that_nobody_asked_for_is_told_once_and_proposed() {
+    let mut lone = Lone::leading();
+    let mode = AutoCompaction::Revision { retention: 2, interval_ticks: 5 };
+    lone.replica.compactor.0 = AutoCompactor::new(mode);
+    lone.run((1..=4).map(put));
+    lone.sync();
+    for _ in 0..30 {
+        lone.run([Event::Tick]);
+        lone.sync();
+    }
+    assert_eq!(lone.compactions, [3], "the current revision is 5");
+    assert_eq!(lone.replica.view.compact_revision(), 3);
+}
+
+/// What was heard of the entries that were applied.
+#[derive(Clone, Default)]
+struct Heard(Arc<std::sync::Mutex<Vec<String>>>);
+
+impl Laps for Heard {
+    fn begin(&mut self) {
+        self.0.lock().unwrap().push("begin".to_owned());
+    }
+
+    fn applied(&mut self, _: u64, op: &'static str, success: bool) {
+        self.0.lock().unwrap().push(format!("{op} {success}"));
+    }
+}
+
+#[test]
+fn a_stopwatch_hears_of_every_command_that_is_applied() {
+    let Lone { replica, .. } = Lone::leading();
+    let heard = Heard::default();
+    let replica = replica.with_laps(Box::new(heard.clone()));
+    let mut lone = Lone { replica, ..Lone::new() };
+    let future = pb::CompactionRequest { revision: 99, physical: false };
+    let command = pb::InternalRaftRequest { compaction: Some(future), ..Default::default() };
+    let command = with_id(encode(&command), 2);
+    lone.run([put(1), Event::Propose { id: RequestId(2), command }]);
+    lone.sync();
+    assert_eq!(*heard.0.lock().unwrap(), ["begin", "Put true", "Compaction false"]);
 }

@@ -1,5 +1,6 @@
 //! A running member: recovery, the owner thread, the flusher thread, and their orderly end.
 
+mod apply_laps;
 mod background;
 mod log;
 mod owner;
@@ -25,6 +26,7 @@ use crate::storage::wal::WalError;
 use crate::telemetry::Metrics;
 use crate::watch::{Hub, LOG_BYTES_MAX};
 
+use apply_laps::ApplyLaps;
 use background::Background;
 use owner::Threads;
 
@@ -47,6 +49,10 @@ pub struct Options {
     pub fragment_bytes: usize,
     /// The quota in bytes; `None` for none.
     pub quota_bytes: Option<u64>,
+    /// See [`Parts::request_timeout`].
+    pub request_timeout: Option<Duration>,
+    /// An entry that takes longer to apply is logged.
+    pub slow_apply: Duration,
     /// Flushed bytes after which a new checkpoint of the index is written.
     pub checkpoint_bytes: u64,
     /// Space set aside for the day the disk is full, in bytes.
@@ -197,6 +203,7 @@ pub fn assemble(
         first_id: options.first_request_id,
         request_bytes_max: options.request_bytes_max,
         quota_bytes: options.quota_bytes,
+        request_timeout: options.request_timeout,
         defragment: Box::new(move |done| drop(rewrites.send(Work::Rewrite(done)))),
     });
     let status = handle.status();
@@ -217,7 +224,8 @@ pub fn assemble(
     let reserve = Reserve::open(setup.fs.clone(), &data_dir.reserve_path(), options.reserve_bytes);
     Ok(Assembled {
         core: Core {
-            replica: Replica::new(options.replica, recovered_replica, view, rows)?,
+            replica: Replica::new(options.replica, recovered_replica, view, rows)?
+                .with_laps(Box::new(ApplyLaps::new(&metrics, options.slow_apply))),
             log: log::LogWriter::new(wal, metrics.clone()),
         },
         worker: Worker::new(flusher, handle.clone(), metrics),

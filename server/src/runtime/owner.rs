@@ -18,7 +18,7 @@ use super::log::{LogWriter, SegmentJob};
 use super::{Core, RunError};
 use crate::handle::{Delivery, Handle, Stop};
 use crate::mutants::{self, Mutant};
-use crate::replica::{Effect, Event, Published, Replica, Reply, RequestId};
+use crate::replica::{AutoCompaction, Effect, Event, Published, Replica, Reply, RequestId};
 use crate::state_machine::FlushBatch;
 
 /// What goes on beside the owner.
@@ -220,6 +220,7 @@ impl<B: Beside> Owner<B> {
                         self.rounds.replies.push((waiter, reply));
                     }
                 }
+                Effect::AutoCompact { revision, mode } => log_auto_compaction(revision, mode),
                 Effect::Flush(batch) => self.beside.flush(batch),
                 Effect::ReleaseLog { upto } => self.log.release(upto)?,
             }
@@ -274,5 +275,18 @@ impl<B: Beside> Owner<B> {
             self.publish_records();
         }
         self.rounds.published = published;
+    }
+}
+
+/// Says what nobody asked for; in revision mode with the number of revisions to keep.
+fn log_auto_compaction(revision: i64, mode: AutoCompaction) {
+    match mode {
+        AutoCompaction::Revision { retention, .. } => {
+            tracing::info!(revision, retention, "starting auto revision compaction");
+        }
+        AutoCompaction::Periodic { retention_ticks, .. } => {
+            tracing::info!(revision, retention_ticks, "starting auto periodic compaction");
+        }
+        AutoCompaction::Off => {}
     }
 }

@@ -86,6 +86,27 @@ impl Request {
     }
 }
 
+/// What kind of command an entry holds, by the name that etcd's metrics have for it.
+pub fn op_name(data: &Bytes) -> &'static str {
+    // The command comes first, its header last, and the fields of etcd's own log are no different.
+    match prost::encoding::decode_key(&mut data.as_ref()) {
+        Ok((3, _)) => "Range",
+        Ok((4, _)) => "Put",
+        Ok((5, _)) => "DeleteRange",
+        Ok((6, _)) => "Txn",
+        Ok((7, _)) => "Compaction",
+        Ok((8, _)) => "LeaseGrant",
+        Ok((9, _)) => "LeaseRevoke",
+        Ok((10, _)) => "Alarm",
+        Ok((11, _)) => "LeaseCheckpoint",
+        Ok((1300, _)) => "ClusterVersionSet",
+        Ok((1301, _)) => "ClusterMemberAttrSet",
+        Ok((1302, _)) => "DowngradeInfoSet",
+        Ok((1000..1300, _)) => "Auth",
+        _ => "unknown",
+    }
+}
+
 /// Encodes a command without an id; [`with_id`] adds one.
 pub fn encode(request: &pb::InternalRaftRequest) -> Bytes {
     request.encode_to_vec().into()
@@ -239,7 +260,8 @@ fn op_of(op: pb::RequestOp) -> Result<Op, CommandError> {
     }
 }
 
-fn compare_of(compare: pb::Compare) -> Compare {
+/// A compare in the words of the key space.
+pub fn compare_of(compare: pb::Compare) -> Compare {
     use pb::compare::{CompareResult as WireResult, CompareTarget as WireTarget, TargetUnion};
     let result = match WireResult::try_from(compare.result) {
         Ok(WireResult::Equal) => CompareResult::Equal,
@@ -305,6 +327,29 @@ mod tests {
         assert_eq!(request.id, 77);
         assert!(matches!(request.command, Command::Put(put) if put.key == "k"));
         assert_eq!(Request::decode(command).unwrap().id, 0);
+    }
+
+    #[test]
+    fn a_command_is_named_without_being_read() {
+        let put = Some(pb::PutRequest::default());
+        let version = Some(membershippb::ClusterVersionSetRequest::default());
+        let none = pb::InternalRaftRequest::default;
+        for (request, expected) in [
+            (pb::InternalRaftRequest { put, ..none() }, "Put"),
+            (pb::InternalRaftRequest { txn: Some(Default::default()), ..none() }, "Txn"),
+            (
+                pb::InternalRaftRequest { compaction: Some(Default::default()), ..none() },
+                "Compaction",
+            ),
+            (pb::InternalRaftRequest { alarm: Some(Default::default()), ..none() }, "Alarm"),
+            (
+                pb::InternalRaftRequest { cluster_version_set: version, ..none() },
+                "ClusterVersionSet",
+            ),
+            (none(), "unknown"),
+        ] {
+            assert_eq!(op_name(&with_id(encode(&request), 7)), expected);
+        }
     }
 
     #[test]

@@ -19,7 +19,8 @@ mod restore;
 
 pub use apply::{Application, ApplyError, FatalError, Response, StateMachine};
 pub use command::{
-    AlarmAction, Command, CommandError, Request, encode, quota_cost_bytes, range_query, with_id,
+    AlarmAction, Command, CommandError, Request, compare_of, encode, op_name, quota_cost_bytes,
+    range_query, with_id,
 };
 pub use flush::{FlushBatch, Table, TableRow};
 pub use records::{Alarm, AlarmKind, ConfChange, ConfChangeKind, Member};

@@ -47,6 +47,11 @@ const CODES: [&str; 17] = [
 ];
 const CODE_UNKNOWN: usize = 2;
 
+/// The name of a code of gRPC, as it is a label and in logs.
+pub fn code_name(code: usize) -> &'static str {
+    CODES.get(code).copied().unwrap_or(CODES[CODE_UNKNOWN])
+}
+
 /// Counters of every method, and of the bytes of all.
 pub struct GrpcMetrics {
     methods: Vec<MethodMetrics>,

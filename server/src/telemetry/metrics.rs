@@ -21,6 +21,8 @@ pub struct Metrics {
     pub compaction: CompactionMetrics,
     /// Leader and log.
     pub raft: RaftMetrics,
+    /// Entries into state.
+    pub apply: ApplyMetrics,
     /// Requests on their way.
     pub requests: RequestMetrics,
     /// Health checks.
@@ -84,6 +86,14 @@ pub struct RaftMetrics {
     pub proposals_failed: IntCounter,
     pub snapshot_installs: IntGauge,
     pub id: IntGaugeVec,
+    pub known_peers: IntGaugeVec,
+}
+
+/// Entries into state.
+#[allow(missing_docs)] // The help texts say it.
+pub struct ApplyMetrics {
+    pub seconds: HistogramVec,
+    pub slow: IntCounter,
 }
 
 /// Requests on their way.
@@ -92,6 +102,8 @@ pub struct RequestMetrics {
     pub range_seconds: HistogramVec,
     pub request_seconds: HistogramVec,
     pub clients: IntCounterVec,
+    pub reads_slow: IntCounter,
+    pub reads_failed: IntCounter,
 }
 
 /// Health checks.
@@ -123,6 +135,7 @@ impl Metrics {
             mvcc: MvccMetrics::new(&registry),
             compaction: CompactionMetrics::new(&registry),
             raft: RaftMetrics::new(&registry),
+            apply: ApplyMetrics::new(&registry),
             requests: RequestMetrics::new(&registry),
             health: HealthMetrics::new(&registry),
             own: OwnMetrics::new(&registry),
@@ -157,6 +170,16 @@ impl Metrics {
             &["version"],
         );
         build.with_label_values(&[own]).set(1);
+    }
+
+    /// Says once which features are on: name, stage as etcd has it, and whether.
+    pub fn set_features(&self, features: &[(&str, &str, bool)]) {
+        let server = Family::new(&self.registry, "etcd_server_");
+        let about = "1 for a feature that is on, 0 for one that is off.";
+        let enabled = server.gauges("feature_enabled", about, &["name", "stage"]);
+        for (name, stage, on) in features {
+            enabled.with_label_values(&[*name, *stage]).set((*on).into());
+        }
     }
 
     /// All numbers in Prometheus' text format, sorted by name, and those of the process.
@@ -262,6 +285,7 @@ impl CompactionMetrics {
 impl RaftMetrics {
     fn new(registry: &Registry) -> Self {
         let server = Family::new(registry, "etcd_server_");
+        let network = Family::new(registry, "etcd_network_");
         Self {
             has_leader: server.gauge("has_leader", "1 if there is a leader."),
             is_leader: server.gauge("is_leader", "1 if this member leads."),
@@ -276,6 +300,29 @@ impl RaftMetrics {
             snapshot_installs: server
                 .gauge("snapshot_apply_in_progress_total", "1 while a snapshot is installed."),
             id: server.gauges("id", "1 for the ID of this member.", &["server_id"]),
+            known_peers: network.gauges(
+                "known_peers",
+                "1 for each member that this one knows.",
+                &["Local", "Remote"],
+            ),
+        }
+    }
+}
+
+impl ApplyMetrics {
+    fn new(registry: &Registry) -> Self {
+        let server = Family::new(registry, "etcd_server_");
+        Self {
+            seconds: server.histograms(
+                ("apply_duration_seconds", "Time to apply an entry, in seconds."),
+                &["version", "op", "success"],
+                0.0001,
+                20,
+            ),
+            slow: server.counter(
+                "slow_apply_total",
+                "Entries that took longer to apply than --warning-apply-duration.",
+            ),
         }
     }
 }
@@ -300,6 +347,14 @@ impl RequestMetrics {
                 "client_requests_total",
                 "Requests by the version of the client's API.",
                 &["type", "client_api_version"],
+            ),
+            reads_slow: server.counter(
+                "slow_read_indexes_total",
+                "Linearizable reads that got no index in time.",
+            ),
+            reads_failed: server.counter(
+                "read_indexes_failed_total",
+                "Linearizable reads that were refused an index.",
             ),
         }
     }
@@ -347,6 +402,7 @@ mod tests {
         ];
         let metrics = Metrics::new(&methods, true);
         metrics.set_versions("3.7.3", "3.7.0", "0.1.0");
+        metrics.set_features(&[("AllBeta", "BETA", false), ("FastLeaseKeepAlive", "BETA", true)]);
         metrics
     }
 
@@ -370,6 +426,11 @@ mod tests {
             "etcd_server_version{server_version=\"3.7.3\"} 1",
             "etcd_cluster_version{cluster_version=\"3.7\"} 1",
             "quorate_build_info{version=\"0.1.0\"} 1",
+            "etcd_server_feature_enabled{name=\"AllBeta\",stage=\"BETA\"} 0",
+            "etcd_server_feature_enabled{name=\"FastLeaseKeepAlive\",stage=\"BETA\"} 1",
+            "# TYPE etcd_server_slow_apply_total counter",
+            "etcd_server_slow_read_indexes_total 0",
+            "etcd_server_read_indexes_failed_total 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

@@ -10,11 +10,11 @@ mod metrics;
 mod process;
 
 pub use family::Family;
-pub use grpc::{GrpcMetrics, MethodKind, MethodMetrics};
+pub use grpc::{GrpcMetrics, MethodKind, MethodMetrics, code_name};
 pub use log::{LogError, LogTarget, init as init_logs};
 pub use metrics::{
-    CompactionMetrics, DiskMetrics, HealthMetrics, Metrics, MvccMetrics, OwnMetrics, RaftMetrics,
-    RequestMetrics, SpaceMetrics,
+    ApplyMetrics, CompactionMetrics, DiskMetrics, HealthMetrics, Metrics, MvccMetrics, OwnMetrics,
+    RaftMetrics, RequestMetrics, SpaceMetrics,
 };
 
 pub use prometheus::{

@@ -28,6 +28,12 @@ pub(super) fn append(text: &mut String) {
         sample(text, "process_max_fds", "gauge", limit);
         sample(text, "os_fd_limit", "gauge", limit);
     }
+    if let Some((received, sent)) =
+        fs::read_to_string("/proc/self/net/netstat").ok().as_deref().and_then(octets)
+    {
+        sample(text, "process_network_receive_bytes_total", "counter", received);
+        sample(text, "process_network_transmit_bytes_total", "counter", sent);
+    }
 }
 
 fn sample(text: &mut String, name: &str, kind: &str, value: f64) {
@@ -36,6 +42,12 @@ fn sample(text: &mut String, name: &str, kind: &str, value: f64) {
         "process_resident_memory_bytes" => "Resident memory, in bytes.",
         "process_virtual_memory_bytes" => "Virtual memory, in bytes.",
         "process_start_time_seconds" => "Start of the process, in seconds since 1970.",
+        "process_network_receive_bytes_total" => {
+            "Bytes received in the network namespace of the process."
+        }
+        "process_network_transmit_bytes_total" => {
+            "Bytes sent in the network namespace of the process."
+        }
         "process_open_fds" | "os_fd_used" => "Open file descriptors.",
         _ => "Most file descriptors that may be open.",
     };
@@ -73,6 +85,17 @@ fn fd_limit(limits: &str) -> Option<f64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
+/// Bytes in and out: `InOctets` and `OutOctets` of the lines that begin with `IpExt:`, names and numbers.
+fn octets(netstat: &str) -> Option<(f64, f64)> {
+    let mut lines = netstat.lines().filter_map(|line| line.strip_prefix("IpExt:"));
+    let (names, numbers) = (lines.next()?, lines.next()?);
+    let column = |name: &str| {
+        let place = names.split_whitespace().position(|found| found == name)?;
+        numbers.split_whitespace().nth(place)?.parse().ok()
+    };
+    Some((column("InOctets")?, column("OutOctets")?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +112,9 @@ mod tests {
         assert_eq!(boot_seconds("cpu 1\nbtime 170\n"), Some(170.0));
         let limits = "Limit Soft Hard Units\nMax open files            1024  4096  files\n";
         assert_eq!(fd_limit(limits), Some(1024.0));
+        let netstat = "TcpExt: A\nTcpExt: 1\nIpExt: InNo InOctets OutOctets\nIpExt: 0 7 9\n";
+        assert_eq!(octets(netstat), Some((7.0, 9.0)));
+        assert_eq!(octets("TcpExt: A\n"), None);
         assert_eq!(fd_limit("Max open files unlimited unlimited files"), None);
     }
 }

@@ -15,6 +15,7 @@
 //! a value under its lock only for a compare of values and for `ignore_value`.
 
 mod checkpoint;
+mod compare;
 mod hash;
 mod pins;
 mod previous;
@@ -34,6 +35,7 @@ use crate::mvcc::{
 };
 
 pub use checkpoint::CheckpointRead;
+pub use compare::CompareRead;
 pub use hash::{HashRead, HashResult};
 pub use pins::{PIN_TICKS_MAX, Pin};
 pub use range::{RangeRead, RangeSummary};

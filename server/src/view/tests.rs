@@ -1,5 +1,6 @@
 //! The view against a naive history.
 
+mod compare;
 mod edges;
 mod hash;
 mod histories;

@@ -68,8 +68,8 @@ pub enum DataDirError {
     },
     /// It holds the files of etcd and none of ours.
     #[error(
-        "{} is a data dir of etcd; bring its data in with `quorate migrate`, or choose another \
-         folder by --data-dir",
+        "{} is a data dir of etcd; choose another folder by --data-dir, and bring the keys in from a \
+         running etcd with `etcdctl make-mirror`",
         path.display()
     )]
     Etcd {

@@ -161,7 +161,7 @@ fn each_refusal_says_what_to_do_and_has_its_exit_code() {
                 refused(&fs, None, ANY)
             },
             exit::ETCD,
-            "bring its data in with `quorate migrate`",
+            "with `etcdctl make-mirror`",
         ),
         (
             "etcd's log",

@@ -12,7 +12,7 @@ use crate::mvcc::{
 };
 use crate::view::{PIN_TICKS_MAX, ReadError, STEP_BYTES_MAX, View};
 
-fn put(view: &View, store: &Store, key: &str, value: &str) {
+pub(super) fn put(view: &View, store: &Store, key: &str, value: &str) {
     let put = Put {
         key: Bytes::copy_from_slice(key.as_bytes()),
         value: Some(Bytes::copy_from_slice(value.as_bytes())),
@@ -44,7 +44,7 @@ fn compact_all(view: &View, store: &Store) {
 }
 
 /// Twenty keys with three versions each, nothing of it in the window.
-fn flushed_view() -> (Arc<View>, Store) {
+pub(super) fn flushed_view() -> (Arc<View>, Store) {
     let view = View::new(KeySpace::new(Limits { window_bytes_max: 0 }));
     let store = Store::default();
     for version in ["1", "2", "3"] {

@@ -188,6 +188,9 @@ impl Member {
             request_bytes_max: LIMITS.request_bytes_max,
             fragment_bytes: LIMITS.message_bytes_max(),
             quota_bytes: self.plan.quota_bytes,
+            // The owner counts ticks; there is no runtime that could hold a timer.
+            request_timeout: None,
+            slow_apply: std::time::Duration::MAX,
             checkpoint_bytes: self.plan.checkpoint_bytes,
             reserve_bytes: self.plan.reserve_bytes,
         }
