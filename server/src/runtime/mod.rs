@@ -1,6 +1,7 @@
 //! A running member: recovery, the owner thread, the flusher thread, and their orderly end.
 
 mod background;
+mod lock_times;
 mod log;
 mod owner;
 mod recovery;
@@ -25,6 +26,7 @@ use crate::storage::wal::WalError;
 use crate::telemetry::Metrics;
 
 use background::Background;
+use lock_times::LockTimes;
 use owner::Threads;
 
 pub use background::{Work, Worker};
@@ -183,6 +185,7 @@ pub fn assemble(
 ) -> Result<Assembled, RunError> {
     let Recovered { data_dir, wal, store, view, replica: recovered_replica, report } = recovered;
     let rows: Arc<dyn Rows> = Arc::new(store.reader());
+    view.observe(Arc::new(LockTimes::new(metrics.clone())));
     let handle = Handle::new(Parts {
         view: view.clone(),
         rows: rows.clone(),
