@@ -260,11 +260,13 @@ mod tests {
     use super::*;
     use crate::mvcc::tests::store::Store;
     use crate::mvcc::{KeySpace, Limits};
+    use crate::watch::Hub;
 
     fn handle(request_timeout: Option<Duration>) -> Handle {
         Handle::new(Parts {
             view: View::new(KeySpace::new(Limits { window_bytes_max: 1 << 20 })),
             rows: Arc::new(Store::default()),
+            watches: Watches::new(Hub::new(1, 1 << 20, 1 << 20)),
             first_id: 1,
             request_bytes_max: 1 << 20,
             quota_bytes: None,

@@ -148,27 +148,32 @@ impl Compaction {
         Some(revision)
     }
 
-    /// Deletions for the flush that is being cut.
-    pub(super) fn take_deletions(&mut self, rows_max: usize) -> Vec<RowKey> {
+    /// Appends at most `rows_max` deletions for the flush that is being cut; `keys` holds those that it
+    /// has already. Returns how many.
+    pub(super) fn take_deletions(&mut self, rows_max: usize, keys: &mut Vec<RowKey>) -> usize {
         self.cut = (self.scheduled, self.finished);
-        let mut keys = Vec::new();
         // A later compaction may drop older rows: each flush stays within one, so it ascends.
-        if let Some(batch) = self.waiting.iter_mut().find(|batch| !batch.rows.is_empty()) {
-            while keys.len() < rows_max
-                && let Some((key, cost)) = match mutants::on(Mutant::TombstoneBeforePuts) {
-                    true => batch.rows.pop_last(),
-                    false => batch.rows.pop_first(),
-                }
-            {
-                batch.unconfirmed += 1;
-                self.taken.push_back(cost);
-                keys.push(key);
+        let is_begun = !keys.is_empty();
+        let batch = self.waiting.iter_mut().find(|batch| match is_begun {
+            true => batch.unconfirmed > 0,
+            false => !batch.rows.is_empty(),
+        });
+        let Some(batch) = batch else { return 0 };
+        let from = keys.len();
+        while keys.len() < from.saturating_add(rows_max)
+            && let Some((key, cost)) = match mutants::on(Mutant::TombstoneBeforePuts) {
+                true => batch.rows.pop_last(),
+                false => batch.rows.pop_first(),
             }
+        {
+            batch.unconfirmed += 1;
+            self.taken.push_back(cost);
+            keys.push(key);
         }
         if mutants::on(Mutant::TombstoneBeforePuts) {
             keys.sort_unstable();
         }
-        keys
+        keys.len() - from
     }
 
     /// The last flush is durable; with it, the oldest `deleted` taken rows are gone.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::compaction::Compaction;
 use super::index::{Index, Version};
 use super::stored::{self, Numbers};
-use super::window::Window;
+use super::window::{Evicted, Window};
 use super::{
     Applied, DeleteRange, KeyRange, MvccError, Outcome, Put, RangeEnd, Revision, Row, RowKey, Rows,
     RowsError,
@@ -170,8 +170,25 @@ impl KeySpace {
     /// Takes what the next flush must write: all rows not taken yet, and up to `deletions_max`
     /// deletions of finished index compactions.
     pub fn take_unflushed(&mut self, deletions_max: usize) -> Unflushed {
-        let rows = self.window.take();
-        Unflushed { rows, deletions: self.compaction.take_deletions(deletions_max) }
+        let mut unflushed = Unflushed::default();
+        while self.take_some(usize::MAX, deletions_max, &mut unflushed) {}
+        unflushed
+    }
+
+    /// As [`KeySpace::take_unflushed`], at most `rows_max` rows or deletions of it at a time. Whether
+    /// there is more; nothing may be applied in between.
+    pub(crate) fn take_some(
+        &mut self,
+        rows_max: usize,
+        deletions_max: usize,
+        unflushed: &mut Unflushed,
+    ) -> bool {
+        if self.window.take(rows_max, &mut unflushed.rows) {
+            return true;
+        }
+        let wanted = deletions_max - unflushed.deletions.len();
+        let taken = self.compaction.take_deletions(wanted.min(rows_max), &mut unflushed.deletions);
+        taken == rows_max && taken < wanted
     }
 
     /// Whether a flush would have rows of finished index compactions to delete.
@@ -189,7 +206,28 @@ impl KeySpace {
     /// revision as it was then, and readers can see it up to `revision`: the window may evict.
     pub fn flushed(&mut self, revision: i64, deleted: &[RowKey]) {
         self.window.flushed(revision);
-        self.compaction.flushed(deleted.len());
+        self.deleted(deleted.len());
+    }
+
+    /// A part of [`KeySpace::flushed`]: so many of the deletions that were taken are durable.
+    pub(crate) fn deleted(&mut self, rows: usize) {
+        self.compaction.flushed(rows);
+    }
+
+    /// Whether the window holds more than it should, of what may leave.
+    pub fn is_evictable(&self) -> bool {
+        self.window.is_evictable()
+    }
+
+    /// Another bound for the window, in the middle of everything.
+    #[cfg(test)]
+    pub(crate) fn set_window_bytes_max(&mut self, bytes_max: u64) {
+        self.window.set_bytes_max(bytes_max);
+    }
+
+    /// Lets at most `rows_max` rows leave the window. Drop them without the lock.
+    pub fn evict(&mut self, rows_max: usize) -> Evicted {
+        self.window.evict(rows_max)
     }
 
     /// Whether `revision` can be read; 0 or less stands for the current one.
@@ -205,11 +243,21 @@ impl KeySpace {
         }
     }
 
-    /// Keys of `range` that are live as of `at`, without walking; `None` if that needs a walk.
-    pub(crate) fn count(&self, range: &KeyRange, at: Revision) -> Option<i64> {
-        let growth = self.window.growth_since(range, at)?;
-        let now = i64::try_from(self.index.count(range)).unwrap_or(i64::MAX);
-        Some(now - growth)
+    /// Keys of `range` that are live now.
+    pub(crate) fn count(&self, range: &KeyRange) -> i64 {
+        i64::try_from(self.index.count(range)).unwrap_or(i64::MAX)
+    }
+
+    /// How many more keys of `range` are live as of `upto` than as of `from`, as far as `changes_max`
+    /// changes say, and where to go on if there are more; `None` if the window does not know.
+    pub(crate) fn growth(
+        &self,
+        range: &KeyRange,
+        from: Revision,
+        upto: Revision,
+        changes_max: usize,
+    ) -> Option<(i64, Option<Revision>)> {
+        self.window.growth(range, (from, upto), changes_max)
     }
 
     /// The key index, for readers.

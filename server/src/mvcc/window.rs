@@ -41,6 +41,13 @@ struct Change {
     began: bool,
 }
 
+/// What left the window. To be dropped where nobody waits: that gives much memory back.
+#[derive(Default)]
+pub struct Evicted {
+    rows: Vec<Row>,
+    changes: Vec<Change>,
+}
+
 impl Window {
     /// An empty window behind `floor`.
     pub(super) fn new(bytes_max: u64, floor: i64) -> Self {
@@ -88,57 +95,92 @@ impl Window {
         self.rows.range(position..)
     }
 
-    /// How many more keys of `range` are live now than were as of `at`; `None` if `at` is below
-    /// what the window remembers.
-    pub(super) fn growth_since(&self, range: &KeyRange, at: Revision) -> Option<i64> {
+    /// How many more keys of `range` are live as of `upto` than were as of `from`, as far as at most
+    /// `changes_max` changes say, and up to which moment that was, if not to the end. `None` if `from`
+    /// is below what the window remembers.
+    pub(super) fn growth(
+        &self,
+        range: &KeyRange,
+        (from, upto): (Revision, Revision),
+        changes_max: usize,
+    ) -> Option<(i64, Option<Revision>)> {
         // A moment within the revision of the floor: what came behind it there is forgotten too.
-        if at < Revision::end_of(self.floor) {
+        if from < Revision::end_of(self.floor) {
             return None;
         }
-        let from = self.changes.partition_point(|change| change.revision <= at);
-        let changes = self.changes.range(from..).filter(|change| range.contains(&change.key));
-        Some(changes.map(|change| if change.began { 1 } else { -1 }).sum())
+        let first = self.changes.partition_point(|change| change.revision <= from);
+        let last = self.changes.partition_point(|change| change.revision <= upto);
+        let end = last.min(first.saturating_add(changes_max));
+        let inside = self.changes.range(first..end).filter(|change| range.contains(&change.key));
+        let growth = inside.map(|change| if change.began { 1 } else { -1 }).sum();
+        let more = (end < last).then(|| self.changes[end - 1].revision);
+        Some((growth, more))
     }
 
-    /// Rows for the next flush: all that none has taken.
-    pub(super) fn take(&mut self) -> Vec<Row> {
-        let mut rows: Vec<Row> = self.rows.range(self.taken..).cloned().collect();
-        self.taken = self.rows.len();
-        self.untaken_bytes = 0;
+    /// Appends rows for the next flush to `out`, at most `rows_max` of those that none has taken.
+    /// Whether there are more.
+    pub(super) fn take(&mut self, rows_max: usize, out: &mut Vec<Row>) -> bool {
+        let end = self.rows.len().min(self.taken.saturating_add(rows_max));
+        let from = out.len();
+        out.extend(self.rows.range(self.taken..end).cloned());
+        self.taken = end;
+        self.untaken_bytes -= out[from..].iter().map(Row::cost_bytes).sum::<u64>();
+        if end < self.rows.len() {
+            return true;
+        }
         if mutants::on(Mutant::EvictedBeforeFlush)
-            && let Some(last) = rows.last()
+            && let Some(last) = out.last()
         {
             self.flushed(last.key.revision().main);
         }
         if mutants::on(Mutant::HalfFlush)
-            && rows.last().is_some_and(|row| row.key.revision().sub > 0)
+            && out.last().is_some_and(|row| row.key.revision().sub > 0)
         {
-            rows.pop();
+            out.pop();
         }
-        rows
+        false
     }
 
-    /// Readers of the store see every row up to `revision`.
+    /// Readers of the store see every row up to `revision`: what does not fit may be evicted.
     pub(super) fn flushed(&mut self, revision: i64) {
         self.flushed = self.flushed.max(revision);
-        self.evict();
     }
 
-    fn evict(&mut self) {
-        while self.bytes > self.bytes_max
+    #[cfg(test)]
+    pub(super) fn set_bytes_max(&mut self, bytes_max: u64) {
+        self.bytes_max = bytes_max;
+    }
+
+    /// Whether anything may leave.
+    pub(super) fn is_evictable(&self) -> bool {
+        let is_too_large = self.bytes > self.bytes_max;
+        let oldest = self.rows.front().map(|row| row.key.revision().main);
+        let forgets = self.changes.front().is_some_and(|change| change.revision.main <= self.floor);
+        forgets
+            || oldest.is_some_and(|main| main <= self.floor || is_too_large && main <= self.flushed)
+    }
+
+    /// Lets at most `rows_max` rows leave, and as many changes.
+    pub(super) fn evict(&mut self, rows_max: usize) -> Evicted {
+        let mut evicted = Evicted::default();
+        while evicted.rows.len() < rows_max
             && let Some(main) = self.rows.front().map(|row| row.key.revision().main)
-            && main <= self.flushed
+            && (main <= self.floor || self.bytes > self.bytes_max && main <= self.flushed)
         {
-            // Whole revisions leave, so the floor is one number.
-            while let Some(row) = self.rows.pop_front_if(|row| row.key.revision().main == main) {
-                self.bytes -= row.cost_bytes();
-                self.taken -= 1;
-            }
+            // Whole revisions leave, so the floor is one number. It moves with the first of their rows.
             self.floor = main;
+            let Some(row) = self.rows.pop_front() else { break };
+            self.bytes -= row.cost_bytes();
+            self.taken -= 1;
+            evicted.rows.push(row);
         }
-        while self.changes.front().is_some_and(|change| change.revision.main <= self.floor) {
-            self.changes.pop_front();
+        while evicted.changes.len() < rows_max
+            && let Some(change) =
+                self.changes.pop_front_if(|change| change.revision.main <= self.floor)
+        {
+            evicted.changes.push(change);
         }
+        evicted
     }
 
     /// Where `revision` is, or where it would be. Nearly every main revision has one row, so the

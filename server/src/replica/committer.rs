@@ -8,7 +8,9 @@ use super::event::{Committed, Effect, Reply, RequestId};
 use super::proposals::Proposals;
 use crate::consensus::{ConfState, Consensus, Entry, EntryKind};
 use crate::mvcc::{Outcome, Rows};
-use crate::state_machine::{Application, ConfChange, Response, StateMachine, op_name};
+use crate::state_machine::{
+    Application, ConfChange, FatalError, Request, Response, StateMachine, op_name,
+};
 use crate::view::{Pin, View};
 
 /// What has been committed, and how far it has been applied.
@@ -90,10 +92,13 @@ impl Committer<'_> {
     /// Applies one command; returns the bytes of rows that no flush has taken yet.
     fn command(&mut self, entry: Entry) -> Result<u64, Fatal> {
         let op = op_name(&entry.data);
+        let request = Request::decode(entry.data)
+            .map_err(|source| FatalError::Command { index: entry.index, source })?;
         let mut space = self.view.write();
-        let application = self.machine.apply((entry.index, entry.data), &mut space, self.rows)?;
+        let applied = self.machine.apply(request, &mut space, self.rows);
         let unflushed_bytes = space.unflushed_bytes();
         drop(space);
+        let application = applied.map_err(FatalError::Rows)?;
         self.laps.applied(entry.index, op, application.result.is_ok());
         self.reply(application);
         Ok(unflushed_bytes)

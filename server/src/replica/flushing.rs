@@ -8,6 +8,7 @@ use super::event::Effect;
 use crate::mutants;
 use crate::mvcc::{KeySpace, RowKey};
 use crate::state_machine::{Cut, FlushBatch, StateMachine};
+use crate::view::View;
 
 /// The most deletions in one batch, so that a batch stays short.
 const DELETIONS_MAX: usize = 100_000;
@@ -79,19 +80,12 @@ impl Flushing {
         now_tick: u64,
         progress: &Progress,
         machine: &mut StateMachine,
-        space: &mut KeySpace,
+        view: &View,
     ) -> Effect {
-        let unflushed = space.take_unflushed(mutants::step(DELETIONS_MAX));
+        let unflushed = view.take_unflushed(mutants::step(DELETIONS_MAX));
+        let space = view.read();
         let mut tables = machine.take_dirty();
-        tables.extend(
-            Cut {
-                applied_term: progress.applied_term,
-                conf_state: progress.conf_state.clone(),
-                compact_scheduled: space.compact_revision(),
-                compact_finished: space.finished_compaction(),
-            }
-            .to_rows(),
-        );
+        tables.extend(cut_of(progress, &space).to_rows());
         self.urgent = false;
         self.last_tick = now_tick;
         self.under_way = Some(UnderWay {
@@ -110,20 +104,26 @@ impl Flushing {
     }
 
     /// The batch is durable: the window may evict. `false` for a report of another batch.
-    pub(super) fn done(
-        &mut self,
-        (generation, applied_index): (u64, u64),
-        space: &mut KeySpace,
-    ) -> bool {
+    pub(super) fn done(&mut self, (generation, applied_index): (u64, u64), view: &View) -> bool {
         let ours = |batch: &mut UnderWay| batch.applied_index == applied_index;
         if generation != self.generation {
             return false;
         }
         let Some(batch) = self.under_way.take_if(ours) else { return false };
         self.flushed_index = applied_index;
-        space.flushed(batch.revision, &batch.deletions);
+        view.flushed(batch.revision, &batch.deletions);
         // A full batch of deletions says that more are waiting.
         self.urgent |= batch.deletions.len() == mutants::step(DELETIONS_MAX);
         true
+    }
+}
+
+/// What the state store is told beside the rows.
+fn cut_of(progress: &Progress, space: &KeySpace) -> Cut {
+    Cut {
+        applied_term: progress.applied_term,
+        conf_state: progress.conf_state.clone(),
+        compact_scheduled: space.compact_revision(),
+        compact_finished: space.finished_compaction(),
     }
 }

@@ -47,6 +47,9 @@ pub const CLUSTER_VERSION: &str = "3.7.0";
 /// Keys that one step of a compaction looks at, about a millisecond of work.
 const COMPACT_STEP_KEYS: usize = 2000;
 
+/// How often the window lets rows go between two batches of events, a thousand at a time.
+const EVICTIONS_PER_STEP: usize = 4;
+
 /// How often it is looked at whether an alarm can be taken back.
 const DISARM_INTERVAL_TICKS: u64 = 50;
 
@@ -137,7 +140,8 @@ pub struct Replica {
     proposals: Proposals,
     reads: Reads,
     flushing: Flushing,
-    compactor: (AutoCompactor, CompactionWaits),
+    auto_compactor: AutoCompactor,
+    compaction_waits: CompactionWaits,
     leadership: Leadership,
     space: Space,
     laps: Box<dyn Laps>,
@@ -183,7 +187,8 @@ impl Replica {
         let consensus = Consensus::new(config.consensus.clone(), log)?;
         Ok(Self {
             reads: Reads::new(config.member.id, config.boot_nonce),
-            compactor: (AutoCompactor::new(config.auto_compaction), CompactionWaits::default()),
+            auto_compactor: AutoCompactor::new(config.auto_compaction),
+            compaction_waits: CompactionWaits::default(),
             now_tick: 0,
             consensus,
             machine: stored.machine,
@@ -222,7 +227,7 @@ impl Replica {
             }
             Event::ReadIndex { id } => self.reads.add(id, deadline_tick),
             Event::AwaitCompaction { id, revision } => {
-                self.compactor.1.add(revision, id);
+                self.compaction_waits.add(revision, id);
                 self.flushing.hurry();
             }
             Event::RaiseAlarm(kind) => self.raise(kind),
@@ -256,6 +261,7 @@ impl Replica {
         }
         self.reads.release(self.progress.applied_index, effects);
         self.compact_step();
+        self.evict_step();
         self.flush_if_due(effects);
         Ok(())
     }
@@ -263,7 +269,7 @@ impl Replica {
     /// Whether [`Replica::settle`] has more to do although no event arrived.
     pub fn has_work(&self) -> bool {
         let apply = !self.progress.queue.is_empty() && !self.is_apply_paused();
-        apply || self.view.compaction_runnable()
+        apply || self.view.compaction_runnable() || self.view.is_evictable()
     }
 
     /// Cuts a batch with everything applied, if none is under way and anything is left: for an
@@ -323,7 +329,7 @@ impl Replica {
         }
         if self.consensus.is_leader()
             && let Some(revision) =
-                self.compactor.0.tick(self.now_tick, self.view.current_revision())
+                self.auto_compactor.tick(self.now_tick, self.view.current_revision())
         {
             self.proposals.add_internal(own::compact(revision));
             let mode = self.config.auto_compaction;
@@ -420,26 +426,41 @@ impl Replica {
         }
         let oldest_pin = self.view.oldest_pin();
         let finished = self.view.write().compact_step(mutants::step(COMPACT_STEP_KEYS), oldest_pin);
-        if finished.is_some() && !self.compactor.1.is_empty() {
+        if finished.is_some() && !self.compaction_waits.is_empty() {
             self.flushing.hurry();
+        }
+    }
+
+    /// Gives some of the window's memory back: a flush lets tens of thousands of rows go at once, and
+    /// requests should not wait for all of them.
+    fn evict_step(&mut self) {
+        for _ in 0..EVICTIONS_PER_STEP {
+            if !self.view.is_evictable() {
+                return;
+            }
+            self.view.evict();
         }
     }
 
     fn flush_if_due(&mut self, effects: &mut Vec<Effect>) {
         let (now, applied) = (self.now_tick, self.progress.applied_index);
-        if self.flushing.is_due(now, applied, &self.view.read()) {
-            let mut space = self.view.write();
-            effects.push(self.flushing.cut(now, &self.progress, &mut self.machine, &mut space));
+        if !self.flushing.is_due(now, applied, &self.view.read()) {
+            return;
         }
+        // Else rows could wait to leave for longer than it takes to flush more of them.
+        while self.view.is_evictable() {
+            self.view.evict();
+        }
+        effects.push(self.flushing.cut(now, &self.progress, &mut self.machine, &self.view));
     }
 
     fn flushed(&mut self, generation: u64, applied_index: u64, effects: &mut Vec<Effect>) {
-        let mut space = self.view.write();
-        if !self.flushing.done((generation, applied_index), &mut space) {
+        if !self.flushing.done((generation, applied_index), &self.view) {
             return;
         }
-        self.compactor.1.release(space.finished_compaction(), effects);
-        if !self.compactor.1.is_empty() && space.has_deletions() {
+        let space = self.view.read();
+        self.compaction_waits.release(space.finished_compaction(), effects);
+        if !self.compaction_waits.is_empty() && space.has_deletions() {
             self.flushing.hurry();
         }
         drop(space);

@@ -179,7 +179,7 @@ fn an_alarm_whose_proposal_was_lost_is_proposed_again() {
 fn a_compaction_that_nobody_asked_for_is_told_once_and_proposed() {
     let mut lone = Lone::leading();
     let mode = AutoCompaction::Revision { retention: 2, interval_ticks: 5 };
-    lone.replica.compactor.0 = AutoCompactor::new(mode);
+    lone.replica.auto_compactor = AutoCompactor::new(mode);
     lone.run((1..=4).map(put));
     lone.sync();
     for _ in 0..30 {

@@ -2,6 +2,7 @@
 
 mod apply_laps;
 mod background;
+mod lock_times;
 mod log;
 mod owner;
 mod recovery;
@@ -28,6 +29,7 @@ use crate::watch::{Hub, LOG_BYTES_MAX};
 
 use apply_laps::ApplyLaps;
 use background::Background;
+use lock_times::LockTimes;
 use owner::Threads;
 
 pub use background::{Work, Worker};
@@ -192,6 +194,7 @@ pub fn assemble(
 ) -> Result<Assembled, RunError> {
     let Recovered { data_dir, wal, store, view, replica: recovered_replica, report } = recovered;
     let rows: Arc<dyn Rows> = Arc::new(store.reader());
+    view.observe(Arc::new(LockTimes::new(metrics.clone())));
     let handle = Handle::new(Parts {
         view: view.clone(),
         rows: rows.clone(),

@@ -98,18 +98,18 @@ impl StateMachine {
         self.cluster_version.as_deref()
     }
 
-    /// Applies the command of a normal entry.
+    /// Applies the command of a normal entry, which was read before: a large one takes a while, and
+    /// whoever applies holds the key space.
     ///
     /// # Errors
-    /// [`FatalError`]: the caller must end the process.
+    /// [`RowsError`]: a value that a compare or `ignore_value` needs cannot be read, and the caller
+    /// must end the process.
     pub fn apply(
         &mut self,
-        (index, data): (u64, Bytes),
+        request: Request,
         space: &mut KeySpace,
         rows: &dyn Rows,
-    ) -> Result<Application, FatalError> {
-        let request =
-            Request::decode(data).map_err(|source| FatalError::Command { index, source })?;
+    ) -> Result<Application, RowsError> {
         let result = match self.refusal(&request.command) {
             Some(refusal) => Err(refusal),
             None => self.execute(request.command, space, rows)?,
@@ -185,7 +185,7 @@ impl StateMachine {
         command: Command,
         space: &mut KeySpace,
         rows: &dyn Rows,
-    ) -> Result<Result<Response, ApplyError>, FatalError> {
+    ) -> Result<Result<Response, ApplyError>, RowsError> {
         let kv = |applied: Result<Applied, MvccError>| Ok(Response::Kv(applied?));
         Ok(match command {
             Command::Put(put) if !lease_known(put.lease.unwrap_or(0)) => {

@@ -2,8 +2,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
 };
 
 /// Why building a metric cannot fail.
@@ -43,6 +43,11 @@ impl<'a> Family<'a> {
     /// A number.
     pub fn gauge(&self, name: &str, help: &str) -> IntGauge {
         self.add(IntGauge::with_opts(self.opts(name, help)).expect(FIXED))
+    }
+
+    /// A number that need not be whole.
+    pub fn fraction(&self, name: &str, help: &str) -> Gauge {
+        self.add(Gauge::with_opts(self.opts(name, help)).expect(FIXED))
     }
 
     /// Numbers, by label.

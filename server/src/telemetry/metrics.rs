@@ -1,7 +1,7 @@
 //! Every number that the member counts, under etcd's names where the meaning is etcd's.
 
 use prometheus::{
-    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
 
 use super::{Family, GrpcMetrics, MethodKind, process};
@@ -122,6 +122,8 @@ pub struct OwnMetrics {
     pub raft_term: IntGauge,
     pub value_reads: IntCounter,
     pub connections: IntGauge,
+    pub index_lock_wait_seconds_max: Gauge,
+    pub index_lock_hold_seconds_max: Gauge,
 }
 
 impl Metrics {
@@ -387,6 +389,14 @@ impl OwnMetrics {
                 "Stored values that applying had to read from the state store.",
             ),
             connections: own.gauge("client_connections", "Connections of clients."),
+            index_lock_wait_seconds_max: own.fraction(
+                "index_lock_wait_seconds_max",
+                "The longest that applying waited for readers of the index since the start.",
+            ),
+            index_lock_hold_seconds_max: own.fraction(
+                "index_lock_hold_seconds_max",
+                "The longest that applying kept readers from the index since the start.",
+            ),
         }
     }
 }

@@ -16,27 +16,32 @@
 
 mod checkpoint;
 mod compare;
+mod count;
 mod hash;
+mod observed;
 mod pins;
 mod previous;
 mod range;
 mod recent;
+mod sorted;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{RwLock, RwLockReadGuard};
 
 use crate::mutants;
 use crate::mvcc::{
-    Counts, KeySpace, MvccError, RangeEnd, RangeQuery, Revision, Rows, RowsError, Sizes,
+    Counts, KeySpace, MvccError, RangeEnd, RangeQuery, Revision, RowKey, Rows, RowsError, Sizes,
+    Unflushed,
 };
 
 pub use checkpoint::CheckpointRead;
 pub use compare::CompareRead;
 pub use hash::{HashRead, HashResult};
+pub use observed::{LockObserver, OwnerGuard};
 pub use pins::{PIN_TICKS_MAX, Pin};
 pub use range::{RangeRead, RangeSummary};
 pub use recent::Recent;
@@ -50,6 +55,9 @@ fn step_keys() -> usize {
     mutants::step(STEP_KEYS_MAX)
 }
 
+/// The most rows that one step of the owner takes, lets go of or forgets under the lock.
+const OWNER_STEP_ROWS: usize = if cfg!(test) { 7 } else { 1000 };
+
 /// The bytes of rows at which one step of a range ends: what it reads is copied from the store in one
 /// call, on the thread that serves everyone. One row may be more.
 pub const STEP_BYTES_MAX: usize = if cfg!(test) { 100 } else { 1 << 20 };
@@ -58,6 +66,7 @@ pub const STEP_BYTES_MAX: usize = if cfg!(test) { 100 } else { 1 << 20 };
 pub struct View {
     space: RwLock<KeySpace>,
     pins: pins::Pins,
+    observer: OnceLock<Arc<dyn LockObserver>>,
 }
 
 /// Why a read ends without a result.
@@ -86,12 +95,48 @@ pub struct Point {
 impl View {
     /// Shares `space`.
     pub fn new(space: KeySpace) -> Arc<Self> {
-        Arc::new(Self { space: RwLock::new(space), pins: pins::Pins::default() })
+        let (space, pins) = (RwLock::new(space), pins::Pins::default());
+        Arc::new(Self { space, pins, observer: OnceLock::new() })
+    }
+
+    /// Has `observer` hear of the owner's lock from now on; only the first one does.
+    pub fn observe(&self, observer: Arc<dyn LockObserver>) {
+        // A second one is a mistake of whoever puts the parts together, and costs a metric only.
+        let _ = self.observer.set(observer);
     }
 
     /// The key space for its owner. Nothing but the pins may be locked while this is held.
-    pub fn write(&self) -> RwLockWriteGuard<'_, KeySpace> {
-        self.space.write()
+    pub fn write(&self) -> OwnerGuard<'_> {
+        OwnerGuard::take(&self.space, self.observer.get().map(Arc::as_ref))
+    }
+
+    /// See [`KeySpace::take_unflushed`]; readers get their turn in between. For the owner alone: so
+    /// nothing is applied meanwhile.
+    pub fn take_unflushed(&self, deletions_max: usize) -> Unflushed {
+        let mut unflushed = Unflushed::default();
+        let rows_max = mutants::step(OWNER_STEP_ROWS);
+        while self.write().take_some(rows_max, deletions_max, &mut unflushed) {}
+        unflushed
+    }
+
+    /// See [`KeySpace::flushed`]; readers get their turn in between.
+    pub fn flushed(&self, revision: i64, deleted: &[RowKey]) {
+        self.write().flushed(revision, &[]);
+        for slice in deleted.chunks(mutants::step(OWNER_STEP_ROWS)) {
+            self.write().deleted(slice.len());
+        }
+    }
+
+    /// Whether [`View::evict`] has something to do.
+    pub fn is_evictable(&self) -> bool {
+        self.read().is_evictable()
+    }
+
+    /// Lets some of the rows that the window should not hold any more leave it.
+    pub fn evict(&self) {
+        // The lock is free again when their memory is given back.
+        let evicted = self.write().evict(mutants::step(OWNER_STEP_ROWS));
+        drop(evicted);
     }
 
     /// The key space for one step of a reader.

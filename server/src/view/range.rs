@@ -1,14 +1,20 @@
 //! A range, read in steps.
 //!
 //! In key order a step hands on what it read, and the read is done when the limit is full. Sorted or
-//! bounded reads have to see every key first: they collect versions, not values, and fetch the rows of
-//! what is left after sort and limit.
+//! bounded reads have to see every key first: they put versions in order as they come (with their
+//! rows only for an order by value), and fetch the rows of what is left after sort and limit.
+//!
+//! ```text
+//! in order    look, emit   look, emit  ..   summary
+//! sorted      look, add    look, add   ..   emit, emit ..   summary
+//! ```
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::count::Count;
+use super::sorted::Sorted;
 use super::{Gaps, Pin, ReadError, STEP_BYTES_MAX, View, step_keys};
 use crate::mvcc::index::Version;
 use crate::mvcc::stored::{self, KeyValue, Numbers};
@@ -36,32 +42,39 @@ pub struct RangeRead {
 /// How far the keys have been looked at.
 #[derive(Default)]
 struct Walk {
-    /// All keys of the range, if that needed no walk.
-    count: Option<i64>,
+    /// All keys of the range, if that needs no walk.
+    count: Count,
     seen: i64,
     /// The last key looked at.
     after: Option<Bytes>,
 }
 
 enum Phase {
-    /// Walking keys; `collected` only if they cannot be handed on as they come.
-    Walk { collected: Vec<Found> },
-    /// Handing on the rows of a sorted or bounded read.
-    Fetch { summary: RangeSummary, rest: std::vec::IntoIter<Found> },
+    /// Looking at keys, and handing them on as they come.
+    InOrder,
+    /// Looking at keys, and putting them in order.
+    Collect(Sorted),
+    /// Handing on what was put in order.
+    HandOn { summary: RangeSummary, rest: Sorted },
 }
 
 /// A key of the reply.
-struct Found {
-    version: Version,
+pub(super) struct Found {
+    pub(super) version: Version,
     /// Only of reads that need it: the key, for `keys_only`; else empty.
-    key: Bytes,
+    pub(super) key: Bytes,
     /// The row, if the window had it, or if the sort had to read it.
-    recent: Option<Bytes>,
+    pub(super) recent: Option<Bytes>,
 }
 
 impl RangeRead {
     pub(super) fn new(view: Arc<View>, query: RangeQuery, at: Revision, pin: Arc<Pin>) -> Self {
-        let phase = Phase::Walk { collected: Vec::new() };
+        let by_key = Sort { target: SortTarget::Key, descending: false, limit_first: false };
+        let is_by_key = query.sort.is_none_or(|sort| sort == by_key);
+        let phase = match is_by_key && !query.bounds.is_set() {
+            true => Phase::InOrder,
+            false => Phase::Collect(Sorted::new(&query, limit(&query))),
+        };
         Self { view, pin, query, at, walk: Walk::default(), phase }
     }
 
@@ -75,153 +88,155 @@ impl RangeRead {
         rows: &dyn Rows,
         out: &mut Vec<Bytes>,
     ) -> Result<Option<RangeSummary>, ReadError> {
-        if let Phase::Fetch { summary, rest } = &mut self.phase {
-            if !self.pin.is_valid() {
-                return Err(ReadError::Compacted);
+        match &self.phase {
+            Phase::InOrder => {
+                let (found, is_last) = self.look()?;
+                self.emit(found, rows, out)?;
+                Ok(is_last.then(|| self.summary()))
             }
-            let slice = Self::next_slice(rest);
-            let done = rest.as_slice().is_empty().then_some(*summary);
-            self.emit(slice, rows, out)?;
-            return Ok(done);
+            Phase::Collect(_) => self.collect(rows).map(|()| None),
+            Phase::HandOn { .. } => self.hand_on(rows, out),
         }
-        let (mut found, is_last) = self.look()?;
-        if self.is_in_order() {
-            self.emit(found, rows, out)?;
-            return Ok(is_last.then(|| self.summary()));
-        }
-        if let Phase::Walk { collected } = &mut self.phase {
-            collected.append(&mut found);
-            if is_last {
-                let found = std::mem::take(collected);
-                self.arrange(found, rows)?;
-            }
-        }
-        Ok(None)
-    }
-
-    /// What one step hands on of the keys that are left.
-    fn next_slice(rest: &mut std::vec::IntoIter<Found>) -> Vec<Found> {
-        let mut bytes = 0;
-        let slice = std::iter::from_fn(|| {
-            let found = if bytes < STEP_BYTES_MAX { rest.next()? } else { return None };
-            bytes += found.fetch_bytes();
-            Some(found)
-        });
-        slice.take(step_keys()).collect()
     }
 
     /// One slice of the walk: what it found, and whether it was the last.
     fn look(&mut self) -> Result<(Vec<Found>, bool), ReadError> {
-        let fetches = self.is_in_order() && !is_from_index(&self.query);
-        let most = if self.is_in_order() { self.limit().unwrap_or(i64::MAX) } else { i64::MAX };
+        if self.query.keys.end == RangeEnd::Single {
+            return Ok((self.look_at_one()?, true));
+        }
+        let most = self.wants();
+        let fetches = self.fetches();
         let Self { query, at, walk, .. } = self;
         let space = self.view.read_pinned(&self.pin)?;
-        if query.keys.end == RangeEnd::Single {
-            let version = space.index().at(&query.keys.start, *at);
-            walk.seen = i64::from(version.is_some());
-            let found = version.filter(|version| is_wanted(query, version));
-            let key = &query.keys.start;
-            let found = found.map(|version| Found::new(&space, query, key, &version));
-            return Ok((found.into_iter().collect(), true));
+        if !walk.count.advance(&space, &query.keys, *at) {
+            return Ok((Vec::new(), false));
         }
-        if walk.after.is_none() {
-            walk.count = space.count(&query.keys, *at);
-        }
-        if query.count_only && walk.count.is_some() {
+        let is_counted = walk.count.known().is_some();
+        if query.count_only && is_counted {
             return Ok((Vec::new(), true));
         }
-        let (mut found, mut bytes) = (Vec::new(), 0);
-        let (is_counted, seen) = (walk.count.is_some(), &mut walk.seen);
-        walk.after = space.index().walk(
-            &query.keys,
-            walk.after.as_deref(),
-            *at,
-            step_keys(),
-            &mut |key, version| {
-                *seen += 1;
-                if *seen > most {
-                    // One key beyond the limit is enough, unless all have to be counted.
-                    return !is_counted;
-                }
-                if is_wanted(query, version) {
-                    let next = Found::new(&space, query, key, version);
-                    bytes += if fetches { next.fetch_bytes() } else { 0 };
-                    found.push(next);
-                }
-                bytes < STEP_BYTES_MAX
-            },
-        );
-        Ok((found, walk.after.is_none() || is_counted && walk.seen > most))
+        let (mut found, mut bytes, mut is_cut) = (Vec::new(), 0, false);
+        let Walk { seen, after, .. } = walk;
+        let look = &mut |key: &[u8], version: &Version| {
+            *seen += 1;
+            if found.len() >= most {
+                // Enough, unless all have to be counted.
+                is_cut = is_counted;
+                return !is_counted;
+            }
+            if is_wanted(query, version) {
+                let next = Found::new(&space, query, key, version);
+                bytes += if fetches { next.fetch_bytes() } else { 0 };
+                found.push(next);
+            }
+            bytes < STEP_BYTES_MAX
+        };
+        *after = space.index().walk(&query.keys, after.as_deref(), *at, step_keys(), look);
+        Ok((found, is_cut || after.is_none()))
+    }
+
+    /// What there is of a single key.
+    fn look_at_one(&mut self) -> Result<Vec<Found>, ReadError> {
+        let Self { query, at, walk, .. } = self;
+        let space = self.view.read_pinned(&self.pin)?;
+        let key = &query.keys.start;
+        let version = space.index().at(key, *at);
+        walk.seen = i64::from(version.is_some());
+        let wanted = version.filter(|version| is_wanted(query, version));
+        Ok(wanted.map(|version| Found::new(&space, query, key, &version)).into_iter().collect())
+    }
+
+    /// How many keys of the next slice can be of use; behind those, none is.
+    fn wants(&self) -> usize {
+        match &self.phase {
+            Phase::InOrder => {
+                let handed_on = usize::try_from(self.walk.seen).unwrap_or(usize::MAX);
+                limit(&self.query).map_or(usize::MAX, |limit| limit.saturating_sub(handed_on))
+            }
+            Phase::Collect(sorted) => sorted.wants(),
+            Phase::HandOn { .. } => 0,
+        }
+    }
+
+    /// Whether the rows of a slice of the walk are read at once.
+    fn fetches(&self) -> bool {
+        match &self.phase {
+            Phase::Collect(sorted) => sorted.is_by_value(),
+            _ => !is_from_index(&self.query),
+        }
     }
 
     /// The summary of a read in order.
     fn summary(&self) -> RangeSummary {
-        let count = self.walk.count.unwrap_or(self.walk.seen);
-        let is_cut = self.limit().is_some_and(|limit| self.walk.seen > limit);
-        RangeSummary { count, more: is_cut && !self.query.count_only }
+        let seen = usize::try_from(self.walk.seen).unwrap_or(usize::MAX);
+        let is_cut = limit(&self.query).is_some_and(|limit| seen > limit);
+        RangeSummary { count: self.count(), more: is_cut && !self.query.count_only }
     }
 
-    /// Sorts and cuts what was collected.
-    fn arrange(&mut self, mut found: Vec<Found>, rows: &dyn Rows) -> Result<(), ReadError> {
-        let limit = self.limit().and_then(|limit| usize::try_from(limit).ok());
-        if let Some(sort) = self.query.sort {
-            if sort.limit_first && !self.query.bounds.is_set() {
-                found.truncate(limit.map_or(usize::MAX, |limit| limit.saturating_add(1)));
-            }
-            self.sort(&mut found, sort, rows)?;
-        }
-        let more = limit.is_some_and(|limit| found.len() > limit);
-        found.truncate(limit.unwrap_or(usize::MAX));
-        let count = self.walk.count.unwrap_or(self.walk.seen);
-        self.phase =
-            Phase::Fetch { summary: RangeSummary { count, more }, rest: found.into_iter() };
-        Ok(())
+    fn count(&self) -> i64 {
+        self.walk.count.known().unwrap_or(self.walk.seen)
     }
 
-    /// Sorts keys that came in key order. Equal ones stay in key order, also if the largest come first.
-    fn sort(&self, found: &mut Vec<Found>, sort: Sort, rows: &dyn Rows) -> Result<(), ReadError> {
-        let order = |order: Ordering| if sort.descending { order.reverse() } else { order };
-        let mut by = |number: fn(&Version) -> i64| {
-            found.sort_by(|left, right| order(number(&left.version).cmp(&number(&right.version))));
+    /// Puts one more slice of the walk in order.
+    fn collect(&mut self, rows: &dyn Rows) -> Result<(), ReadError> {
+        let (found, is_last) = self.look()?;
+        let by_value = matches!(&self.phase, Phase::Collect(sorted) if sorted.is_by_value());
+        let valued = match by_value {
+            true => self.with_values(found, rows)?,
+            false => found.into_iter().map(|found| (found, Bytes::new())).collect(),
         };
-        match sort.target {
-            SortTarget::Key if sort.descending => found.reverse(),
-            SortTarget::Key => {}
-            SortTarget::Version => by(|version| version.version),
-            SortTarget::Create => by(|version| version.create_revision),
-            SortTarget::Mod => by(|version| version.revision.main),
-            SortTarget::Value => {
-                let mut valued = self.with_values(std::mem::take(found), rows)?;
-                valued.sort_by(|(left, _), (right, _)| order(left.cmp(right)));
-                found.extend(valued.into_iter().map(|(_, found)| found));
-            }
+        let count = self.count();
+        let Phase::Collect(sorted) = &mut self.phase else { return Ok(()) };
+        valued.into_iter().for_each(|(found, value)| sorted.add(found, value));
+        if is_last {
+            let rest = std::mem::replace(sorted, Sorted::new(&self.query, None));
+            let summary = RangeSummary { count, more: rest.is_cut() };
+            self.phase = Phase::HandOn { summary, rest };
         }
         Ok(())
     }
 
-    /// Reads the rows of all `found`. Having been read, they give their lease even for `keys_only`,
-    /// as in etcd.
+    /// Reads the rows of a slice. Having been read, they give their lease even for `keys_only`, as in
+    /// etcd.
     fn with_values(
         &self,
-        mut found: Vec<Found>,
+        found: Vec<Found>,
         rows: &dyn Rows,
-    ) -> Result<Vec<(Bytes, Found)>, ReadError> {
-        let mut valued = Vec::with_capacity(found.len());
-        while !found.is_empty() {
-            let rest = found.split_off(found.len().min(step_keys()));
-            let versions: Vec<Version> = found.iter().map(|found| found.version).collect();
-            let mut slice = Vec::with_capacity(found.len());
-            self.append(found, rows, &mut slice)?;
-            for (stored, version) in slice.into_iter().zip(versions) {
-                let damaged = RowsError::Damaged(version.revision);
-                let KeyValue { key, value, numbers } = stored::decode(&stored).ok_or(damaged)?;
-                let kept =
-                    if self.query.keys_only { stored::encode(&key, b"", numbers) } else { stored };
-                valued.push((value, Found { version, key: Bytes::new(), recent: Some(kept) }));
-            }
-            found = rest;
+    ) -> Result<Vec<(Found, Bytes)>, ReadError> {
+        let versions: Vec<Version> = found.iter().map(|found| found.version).collect();
+        let mut slice = Vec::with_capacity(found.len());
+        self.append(found, rows, &mut slice)?;
+        let valued = slice.into_iter().zip(versions).map(|(stored, version)| {
+            let damaged = RowsError::Damaged(version.revision);
+            let KeyValue { key, value, numbers } = stored::decode(&stored).ok_or(damaged)?;
+            let kept =
+                if self.query.keys_only { stored::encode(&key, b"", numbers) } else { stored };
+            Ok((Found { version, key: Bytes::new(), recent: Some(kept) }, value))
+        });
+        valued.collect()
+    }
+
+    /// Hands on what one step may read of what is in order now.
+    fn hand_on(
+        &mut self,
+        rows: &dyn Rows,
+        out: &mut Vec<Bytes>,
+    ) -> Result<Option<RangeSummary>, ReadError> {
+        let Phase::HandOn { summary, rest } = &mut self.phase else { return Ok(None) };
+        if !self.pin.is_valid() {
+            return Err(ReadError::Compacted);
         }
-        Ok(valued)
+        let (mut slice, mut bytes) = (Vec::new(), 0);
+        while bytes < STEP_BYTES_MAX
+            && slice.len() < step_keys()
+            && let Some(found) = rest.take_first()
+        {
+            bytes += found.fetch_bytes();
+            slice.push(found);
+        }
+        let done = rest.is_empty().then_some(*summary);
+        self.emit(slice, rows, out)?;
+        Ok(done)
     }
 
     fn emit(
@@ -258,15 +273,6 @@ impl RangeRead {
         }
         gaps.fill(rows, out).map_err(|error| self.pin.explain(error))
     }
-
-    fn is_in_order(&self) -> bool {
-        let by_key = Sort { target: SortTarget::Key, descending: false, limit_first: false };
-        self.query.sort.is_none_or(|sort| sort == by_key) && !self.query.bounds.is_set()
-    }
-
-    fn limit(&self) -> Option<i64> {
-        Some(self.query.limit).filter(|&limit| limit > 0)
-    }
 }
 
 impl Found {
@@ -291,4 +297,8 @@ fn is_wanted(query: &RangeQuery, version: &Version) -> bool {
 /// Whether the reply is made of the index alone; a sort by value reads the rows.
 fn is_from_index(query: &RangeQuery) -> bool {
     query.keys_only && query.sort.is_none_or(|sort| sort.target != SortTarget::Value)
+}
+
+fn limit(query: &RangeQuery) -> Option<usize> {
+    (query.limit > 0).then(|| usize::try_from(query.limit).unwrap_or(usize::MAX))
 }

@@ -17,8 +17,11 @@
 //! at least as much with it as any other does. One comparison tells which, and the bit where they
 //! differ tells the place of `x`.
 
-/// Keys of a full node. Small in unit tests, so that a few hundred keys make a deep tree.
-pub(super) const FANOUT: usize = if cfg!(test) { 8 } else { 64 };
+use super::entry::Entry;
+
+/// Keys of a full node: as many entries as a page holds, because an allocator gives whole pages back.
+/// Small in unit tests, so that a few hundred keys make a deep tree.
+pub(super) const FANOUT: usize = if cfg!(test) { 8 } else { 4096 / size_of::<Entry>() };
 
 /// The longest key: the numbers of its bits have to fit. Requests are far below.
 pub(super) const KEY_BYTES_MAX: usize = 1 << 27;

@@ -40,10 +40,10 @@ pub enum CheckpointError {
 }
 
 /// Appends one key with the marks of its rows, of which there is at least one.
-pub(super) fn encode_key<'a>(
+pub(super) fn encode_key(
     previous: &[u8],
     key: &[u8],
-    marks: impl Iterator<Item = &'a Mark> + Clone,
+    marks: impl Iterator<Item = Mark> + Clone,
     out: &mut Vec<u8>,
 ) {
     let shared = shared_len(previous, key).min(SHARED_MAX);

@@ -1,8 +1,9 @@
 //! One key and what the index remembers of each of its rows.
 //!
-//! The newest row is stored in place; older ones, which most keys do not have, are boxed beside it.
-//! An entry is 64 bytes and the key's own bytes. A key whose newest row is a tombstone is *dead*: it
-//! is kept for reads in the past until compaction takes its last row.
+//! The newest row is stored in place; what most keys do not have is boxed beside it: older rows, and
+//! a newest row with numbers out of the ordinary. An entry is 48 bytes and the key's own bytes. A key
+//! whose newest row is a tombstone is *dead*: it is kept for reads in the past until compaction takes
+//! its last row.
 //!
 //! ```text
 //! put a   at 2.0    latest (2,0)                     live
@@ -99,21 +100,80 @@ pub(super) struct NotNewer;
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     key: Box<[u8]>,
-    latest: Mark,
+    newest: Packed,
     /// Boxed, because most keys have none and then pay 8 bytes.
-    older: Option<Box<Older>>,
+    side: Option<Box<Side>>,
 }
 
-/// The rows before the newest one, ascending, never empty.
-#[derive(Clone, Debug)]
-struct Older {
-    marks: Vec<Mark>,
+/// The newest row of a key, in the 24 bytes that are enough for nearly all.
+///
+/// A generation's first version was created by its own row, so the place of the create revision is
+/// free for a lease there. A later version with a lease, and numbers that do not fit, are in [`Side`].
+#[derive(Clone, Copy, Debug)]
+struct Packed {
+    main: i64,
+    /// The lease of a first version, the create revision of a later one.
+    lease_or_create: i64,
+    stored_bytes: u32,
+    sub: u16,
+    /// 0 for a tombstone, [`WIDE`] if the row is in [`Side`].
+    version: u16,
+}
+
+/// In the place of a version: see [`Side::wide`].
+const WIDE: u16 = u16::MAX;
+
+/// What most keys do not have; something of it is there.
+#[derive(Clone, Debug, Default)]
+struct Side {
+    /// The newest row, if it does not fit into [`Packed`].
+    wide: Option<Box<Mark>>,
+    /// The rows before the newest one, ascending.
+    older: Vec<Mark>,
+}
+
+impl Packed {
+    /// `None` if the mark does not fit.
+    fn of(mark: &Mark) -> Option<Self> {
+        let is_first = mark.version == 1;
+        let lease_or_create = if is_first { mark.lease } else { mark.create_revision };
+        let packed = Self {
+            main: mark.main,
+            lease_or_create,
+            stored_bytes: mark.stored_bytes,
+            sub: u16::try_from(mark.sub).ok()?,
+            version: u16::try_from(mark.version).ok().filter(|version| *version != WIDE)?,
+        };
+        // What cannot be told from a packed row has to be what it is taken for.
+        (packed.unpack() == *mark).then_some(packed)
+    }
+
+    fn wide(mark: &Mark) -> Self {
+        Self { main: mark.main, lease_or_create: 0, stored_bytes: 0, sub: 0, version: WIDE }
+    }
+
+    fn unpack(&self) -> Mark {
+        let (create_revision, lease) = match self.version {
+            1 => (self.main, self.lease_or_create),
+            _ => (self.lease_or_create, 0),
+        };
+        Mark {
+            main: self.main,
+            create_revision,
+            version: self.version.into(),
+            lease,
+            sub: self.sub.into(),
+            stored_bytes: self.stored_bytes,
+        }
+    }
 }
 
 impl Entry {
     /// A key with its first row.
     pub(super) fn new(key: &[u8], mark: Mark) -> Self {
-        Self { key: key.into(), latest: mark, older: None }
+        let mut entry = Self { key: key.into(), newest: Packed::wide(&mark), side: None };
+        entry.set_latest(mark);
+        entry
     }
 
     /// The key.
@@ -122,43 +182,50 @@ impl Entry {
     }
 
     /// The newest row.
-    pub(super) fn latest(&self) -> &Mark {
-        &self.latest
+    pub(super) fn latest(&self) -> Mark {
+        let wide = self.side.as_ref().and_then(|side| side.wide.as_deref());
+        wide.copied().unwrap_or_else(|| self.newest.unpack())
     }
 
     /// Whether the key exists now.
     pub(super) fn is_live(&self) -> bool {
-        !self.latest.is_tombstone()
+        match self.newest.version {
+            WIDE => !self.latest().is_tombstone(),
+            version => version != 0,
+        }
     }
 
     /// Adds the newest row.
     pub(super) fn push(&mut self, mark: Mark) -> Result<(), NotNewer> {
-        if mark.revision() <= self.latest.revision() {
+        let previous = self.latest();
+        if mark.revision() <= previous.revision() {
             return Err(NotNewer);
         }
-        let previous = std::mem::replace(&mut self.latest, mark);
-        match &mut self.older {
-            Some(older) => older.marks.push(previous),
+        let older = &mut self.side.get_or_insert_default().older;
+        if older.is_empty() {
             // Exactly one: most keys are compacted before they get a third row.
-            None => self.older = Some(Box::new(Older { marks: vec![previous] })),
+            older.reserve_exact(1);
         }
+        older.push(previous);
+        self.set_latest(mark);
         Ok(())
     }
 
     /// The newest row at or before `at`, which may be a tombstone.
-    pub(super) fn newest_upto(&self, at: Revision) -> Option<&Mark> {
-        if self.latest.revision() <= at {
-            return Some(&self.latest);
+    pub(super) fn newest_upto(&self, at: Revision) -> Option<Mark> {
+        let latest = self.latest();
+        if latest.revision() <= at {
+            return Some(latest);
         }
         let older = self.older();
         let after = older.partition_point(|mark| mark.revision() <= at);
-        after.checked_sub(1).map(|newest| &older[newest])
+        after.checked_sub(1).map(|newest| older[newest])
     }
 
     /// All rows at or before `at`, ascending.
-    pub(super) fn upto(&self, at: Revision) -> impl Iterator<Item = &Mark> + Clone {
-        let latest = (self.latest.revision() <= at).then_some(&self.latest);
-        self.older().iter().take_while(move |mark| mark.revision() <= at).chain(latest)
+    pub(super) fn upto(&self, at: Revision) -> impl Iterator<Item = Mark> + Clone {
+        let latest = Some(self.latest()).filter(|latest| latest.revision() <= at);
+        self.older().iter().copied().take_while(move |mark| mark.revision() <= at).chain(latest)
     }
 
     /// Drops the rows that a compaction at main revision `upto` drops, oldest first. Returns whether
@@ -168,31 +235,92 @@ impl Entry {
     /// tombstone older than `upto` itself.
     pub(super) fn compact(&mut self, upto: i64, dropped: &mut dyn FnMut(&Mark)) -> bool {
         let stays = |mark: &Mark| !mark.is_tombstone() || mark.main == upto;
-        if self.latest.main <= upto {
+        if self.newest.main <= upto {
             self.older().iter().for_each(&mut *dropped);
-            self.older = None;
-            let left = stays(&self.latest);
-            if !left {
-                dropped(&self.latest);
+            let latest = self.latest();
+            if !stays(&latest) {
+                dropped(&latest);
+                return false;
             }
-            return left;
+            self.side = None;
+            self.set_latest(latest);
+            return true;
         }
-        let Some(older) = &mut self.older else { return true };
-        let passed = older.marks.partition_point(|mark| mark.main <= upto);
-        let kept = passed > 0 && stays(&older.marks[passed - 1]);
-        older.marks.drain(..passed - usize::from(kept)).for_each(|mark| dropped(&mark));
-        if older.marks.is_empty() {
-            self.older = None;
-        } else if older.marks.capacity() > 2 * older.marks.len() {
-            older.marks.shrink_to_fit();
+        let Some(side) = &mut self.side else { return true };
+        let older = &mut side.older;
+        let passed = older.partition_point(|mark| mark.main <= upto);
+        let kept = passed > 0 && stays(&older[passed - 1]);
+        older.drain(..passed - usize::from(kept)).for_each(|mark| dropped(&mark));
+        if older.is_empty() && side.wide.is_none() {
+            self.side = None;
+        } else if older.capacity() > 2 * older.len() {
+            older.shrink_to_fit();
         }
         true
     }
 
     fn older(&self) -> &[Mark] {
-        self.older.as_ref().map_or(&[], |older| &older.marks)
+        self.side.as_ref().map_or(&[], |side| &side.older)
+    }
+
+    fn set_latest(&mut self, mark: Mark) {
+        let packed = Packed::of(&mark);
+        self.newest = packed.unwrap_or_else(|| Packed::wide(&mark));
+        if packed.is_none() {
+            self.side.get_or_insert_default().wide = Some(Box::new(mark));
+        } else if let Some(side) = &mut self.side {
+            side.wide = None;
+        }
     }
 }
 
 // The memory of a member is planned with this.
-const _: () = assert!(size_of::<Entry>() == 64);
+const _: () = assert!(size_of::<Entry>() == 48);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_out_of_the_ordinary_are_remembered_as_well_as_others() {
+        let many = i64::from(WIDE);
+        let mut main = 100;
+        let mut entry = Entry::new(b"k", Mark::tombstone(Revision::new(1, 0), 3).unwrap());
+        for (version, sub, lease) in [
+            (1, 0, 0),
+            (1, 0, 7),
+            (1, 0, i64::MIN),
+            (2, 0, 0),
+            (2, 0, 7),
+            (many - 1, 0, 0),
+            (many, 0, 0),
+            (many + 1, 3, 0),
+            (i64::MAX, i64::from(u32::MAX), -1),
+            (3, many, 0),
+            (3, many + 1, 0),
+        ] {
+            for create_revision in [1, main] {
+                let revision = Revision::new(main, sub);
+                let stored_bytes = u32::MAX;
+                let given = Version { revision, create_revision, version, lease, stored_bytes };
+                entry.push(Mark::put(&given).unwrap()).unwrap();
+                assert_eq!(entry.latest().version(), Some(given));
+                assert_eq!(
+                    entry.newest_upto(revision).and_then(|mark| mark.version()),
+                    Some(given)
+                );
+                assert!(entry.is_live());
+                let mut compacted = entry.clone();
+                assert!(compacted.compact(main, &mut |_| {}));
+                assert_eq!(compacted.latest().version(), Some(given));
+                assert!(compacted.older().is_empty());
+                main += 1;
+            }
+        }
+        let end = Mark::tombstone(Revision::new(main, many + 9), 5).unwrap();
+        entry.push(end).unwrap();
+        assert!(!entry.is_live() && entry.latest() == end);
+        assert_eq!(entry.upto(Revision::end_of(main)).count(), 24);
+        assert!(!entry.compact(main + 1, &mut |_| {}));
+    }
+}

@@ -5,8 +5,8 @@ use std::ops::Bound;
 use super::bits::{Bits, FANOUT};
 use super::entry::Entry;
 
-/// By how many entries a leaf grows, so that little of it is empty.
-const LEAF_GROWTH: usize = FANOUT / 8;
+/// By how many bytes a leaf grows: little of it is empty, and allocators have blocks of these sizes.
+const GROWTH_BYTES: usize = 512;
 
 /// What to do with an entry that was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +139,7 @@ impl Leaf {
 
     fn place(&mut self, at: usize, entry: Entry) {
         if self.entries.len() == self.entries.capacity() {
-            self.entries.reserve_exact(LEAF_GROWTH.min(FANOUT - self.entries.len()));
+            self.entries.reserve_exact(capacity_for(self.entries.len() + 1) - self.entries.len());
         }
         self.bits.insert(at, entry.key(), |at| self.entries[at].key());
         self.entries.insert(at, entry);
@@ -147,8 +147,14 @@ impl Leaf {
     }
 
     fn shrink(&mut self) {
-        self.entries.shrink_to(self.entries.len().next_multiple_of(LEAF_GROWTH));
+        self.entries.shrink_to(capacity_for(self.entries.len()));
     }
+}
+
+/// For how many entries a leaf of `len` has room.
+fn capacity_for(len: usize) -> usize {
+    let bytes = (len * size_of::<Entry>()).next_multiple_of(GROWTH_BYTES);
+    (bytes / size_of::<Entry>()).min(FANOUT)
 }
 
 fn live(entries: &[Entry]) -> u64 {

@@ -162,7 +162,7 @@ impl Index {
         visit: &mut dyn FnMut(&[u8], &Version) -> bool,
     ) -> Option<Bytes> {
         self.slice(range, after, keys_max, &mut |entry| {
-            let version = entry.newest_upto(at).and_then(Mark::version);
+            let version = entry.newest_upto(at).and_then(|mark| mark.version());
             version.is_none_or(|version| visit(entry.key(), &version))
         })
     }
@@ -220,7 +220,7 @@ impl Index {
     ) -> Option<Bytes> {
         let at = Revision::end_of(upto);
         self.slice(&KeyRange::all(), after, keys_max, &mut |entry| {
-            let visible = entry.newest_upto(at).and_then(Mark::version);
+            let visible = entry.newest_upto(at).and_then(|mark| mark.version());
             kept.extend(visible.map(|version| version.revision));
             true
         })
@@ -258,7 +258,7 @@ impl Index {
                 return Err(CheckpointError::Order);
             }
             let marks = entry.upto(Revision::end_of(i64::MAX));
-            self.rows_bytes += marks.map(Mark::cost_bytes).sum::<u64>();
+            self.rows_bytes += marks.map(|mark| mark.cost_bytes()).sum::<u64>();
             self.tree.append(entry);
         }
         Ok(())

@@ -8,9 +8,13 @@ use super::histories::plain;
 use crate::mvcc::tests::model::everything;
 use crate::mvcc::tests::store::Store;
 use crate::mvcc::{
-    KeySpace, Limits, Put, RangeQuery, Revision, RevisionBounds, RowsError, Sort, SortTarget,
+    KeySpace, Limits, Put, RangeQuery, Revision, RevisionBounds, Row, Rows, RowsError, Sort,
+    SortTarget,
 };
-use crate::view::{PIN_TICKS_MAX, ReadError, STEP_BYTES_MAX, View};
+use crate::view::{
+    LockObserver, OWNER_STEP_ROWS, PIN_TICKS_MAX, RangeSummary, ReadError, STEP_BYTES_MAX,
+    STEP_KEYS_MAX, View,
+};
 
 pub(super) fn put(view: &View, store: &Store, key: &str, value: &str) {
     let put = Put {
@@ -23,12 +27,13 @@ pub(super) fn put(view: &View, store: &Store, key: &str, value: &str) {
 }
 
 fn flush(view: &View, store: &Store) {
-    let unflushed = view.write().take_unflushed(usize::MAX);
+    let unflushed = view.take_unflushed(usize::MAX);
     store.insert(&unflushed.rows);
     store.delete(&unflushed.deletions);
-    let mut space = view.write();
-    let revision = space.current_revision();
-    space.flushed(revision, &unflushed.deletions);
+    view.flushed(view.current_revision(), &unflushed.deletions);
+    while view.is_evictable() {
+        view.evict();
+    }
 }
 
 /// Compacts everything, as soon as no pin holds it back.
@@ -169,6 +174,127 @@ fn a_count_within_a_transaction_that_left_the_window_is_exact() {
         let summary = read.step(&store, &mut Vec::new()).unwrap().unwrap();
         assert_eq!(summary.count, 1, "flushed: {is_flushed}");
         flush(&view, &store);
+    }
+}
+
+/// The store, and the most that it was asked for at once.
+struct Counted<'a>(&'a Store, parking_lot::Mutex<usize>);
+
+impl Rows for Counted<'_> {
+    fn get_many(&self, revisions: &[Revision], out: &mut Vec<Bytes>) -> Result<(), RowsError> {
+        let mut most = self.1.lock();
+        *most = revisions.len().max(*most);
+        self.0.get_many(revisions, out)
+    }
+
+    fn scan(&self, from: Revision, rows_max: usize, out: &mut Vec<Row>) -> Result<(), RowsError> {
+        self.0.scan(from, rows_max, out)
+    }
+}
+
+#[test]
+fn an_order_by_value_reads_few_rows_in_each_step_and_gives_the_first_of_all() {
+    let view = View::new(KeySpace::new(Limits { window_bytes_max: 0 }));
+    let store = Store::default();
+    // 37 is coprime to 100: each value comes once, scattered.
+    (0..100).for_each(|key| {
+        put(&view, &store, &format!("k{key:02}"), &format!("{:02}", key * 37 % 100));
+    });
+    flush(&view, &store);
+    for (descending, limit, first) in [(false, 3, "00"), (true, 3, "99"), (false, 0, "00")] {
+        let sort = Some(Sort { target: SortTarget::Value, descending, limit_first: false });
+        let query = RangeQuery { keys: everything(), sort, limit, ..plain(&Bytes::new()) };
+        let mut read = view.range(query, Revision::end_of(101), Arc::new(view.pin(0).unwrap()));
+        let counted = Counted(&store, parking_lot::Mutex::new(0));
+        let mut out = Vec::new();
+        let mut steps = 1;
+        let summary = loop {
+            if let Some(summary) = read.step(&counted, &mut out).unwrap() {
+                break summary;
+            }
+            steps += 1;
+        };
+        assert!(*counted.1.lock() <= STEP_KEYS_MAX, "{} rows at once", counted.1.lock());
+        assert!(steps > 100 / STEP_KEYS_MAX, "{steps} steps");
+        let expected = RangeSummary { count: 100, more: limit > 0 };
+        assert_eq!((summary, out.len()), (expected, if limit > 0 { 3 } else { 100 }));
+        let value = crate::mvcc::stored::decode(&out[0]).unwrap().value;
+        assert_eq!(value, first);
+    }
+}
+
+/// Counts what is evicted, taken and deleted by how often the lock was taken.
+#[derive(Default)]
+struct Locks(std::sync::atomic::AtomicUsize);
+
+impl LockObserver for Locks {
+    fn waits(&self) {}
+    fn takes(&self) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+    fn releases(&self) {}
+}
+
+#[test]
+fn the_owner_lets_readers_in_while_it_takes_evicts_and_forgets_many_rows() {
+    let view = View::new(KeySpace::new(Limits { window_bytes_max: 0 }));
+    let store = Store::default();
+    (0..200).for_each(|key| put(&view, &store, &format!("k{:02}", key % 100), "v"));
+    view.write().compact(201).unwrap();
+    flush(&view, &store);
+    while view.compaction_runnable() {
+        view.write().compact_step(10, None);
+    }
+    (0..100).for_each(|key| put(&view, &store, &format!("k{key:02}"), "w"));
+    let locks = Arc::new(Locks::default());
+    view.observe(locks.clone());
+    let taken_since = |before: &mut usize| {
+        let now = locks.0.load(std::sync::atomic::Ordering::Relaxed);
+        now - std::mem::replace(before, now)
+    };
+    let mut before = 0;
+    // A hundred rows and a hundred deletions, seven at a time.
+    let unflushed = view.take_unflushed(usize::MAX);
+    assert_eq!((unflushed.rows.len(), unflushed.deletions.len()), (100, 100));
+    assert!(taken_since(&mut before) >= 2 * 100 / OWNER_STEP_ROWS);
+    store.insert(&unflushed.rows);
+    store.delete(&unflushed.deletions);
+    view.flushed(301, &unflushed.deletions);
+    assert!(taken_since(&mut before) >= 100 / OWNER_STEP_ROWS);
+    assert_eq!(view.sizes().total_bytes, view.sizes().in_use_bytes);
+    while view.is_evictable() {
+        view.evict();
+    }
+    assert!(taken_since(&mut before) >= 100 / OWNER_STEP_ROWS);
+    assert!(view.read().recent(Revision::new(301, 0)).is_none(), "everything has left");
+}
+
+#[test]
+fn a_count_in_the_past_looks_at_few_changes_in_each_step() {
+    let view = View::new(KeySpace::new(Limits { window_bytes_max: 1 << 20 }));
+    let store = Store::default();
+    (0..100).for_each(|key| put(&view, &store, &format!("k{key:02}"), "v"));
+    for (at, evicted) in [(31, false), (101, false), (31, true)] {
+        let query = RangeQuery { keys: everything(), count_only: true, ..plain(&Bytes::new()) };
+        let mut read = view.range(query, Revision::end_of(at), Arc::new(view.pin(at).unwrap()));
+        let mut steps = 1;
+        let summary = loop {
+            if let Some(summary) = read.step(&store, &mut Vec::new()).unwrap() {
+                break summary;
+            }
+            steps += 1;
+            if evicted && steps == 2 {
+                // What it would have to look at is forgotten meanwhile.
+                flush(&view, &store);
+                view.write().set_window_bytes_max(0);
+                while view.is_evictable() {
+                    view.evict();
+                }
+            }
+        };
+        assert_eq!(summary.count, at - 1);
+        let changes = usize::try_from(101 - at).unwrap();
+        assert!(steps >= changes / STEP_KEYS_MAX, "{steps} steps for {changes} changes");
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) enum Step {
         deletions: usize,
     },
     Land,
+    Evict,
     Range {
         query: RangeQuery,
         back: i64,
@@ -49,6 +50,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         8 => (1..30usize).prop_map(|keys| Step::Walk { keys }),
         5 => (1..30usize).prop_map(|deletions| Step::Cut { deletions }),
         5 => Just(Step::Land),
+        8 => Just(Step::Evict),
         6 => (requests::query(), -1..12i64)
             .prop_map(|(query, back)| Step::Range { query, back }),
         3 => (0..12i64).prop_map(|back| Step::Hash { back }),
@@ -108,6 +110,10 @@ impl History {
             }
             Step::Land => {
                 world.land();
+                None
+            }
+            Step::Evict => {
+                world.view.evict();
                 None
             }
             Step::Get(key) => {

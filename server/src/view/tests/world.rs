@@ -132,8 +132,8 @@ impl World {
         if self.in_flight.is_some() {
             return;
         }
-        let mut space = self.view.write();
-        let unflushed = space.take_unflushed(deletions_max);
+        let unflushed = self.view.take_unflushed(deletions_max);
+        let space = self.view.read();
         assert!(unflushed.deletions.len() <= deletions_max);
         assert_eq!(space.unflushed_bytes(), 0);
         let standing = Standing {
@@ -154,7 +154,7 @@ impl World {
         self.deleted.extend(unflushed.deletions.iter().map(|row| row.revision()));
         let revision = durable.standing.revision;
         self.durable = durable;
-        self.view.write().flushed(revision, &unflushed.deletions);
+        self.view.flushed(revision, &unflushed.deletions);
         self.check();
     }
 

@@ -1,26 +1,46 @@
 //! What must hold in every run, one file each, and the referee who asks them all.
+//!
+//! Those about what clients see and members hold follow the history. Those about a member itself (how
+//! it starts and ends, what it says of its size) are asked by the run, at the moment that they are
+//! about.
 
 mod acknowledged_is_recovered;
+mod blame;
 mod compaction_spares_the_readable;
+mod ends_only_when_the_disk_fails;
+mod errors_are_those_of_the_api;
+mod every_request_is_answered;
 mod hash_equals_model;
 mod linearizable_reads;
 mod no_half_transaction;
+mod quota_holds;
 mod replies_equal_model;
 mod revisions_without_gaps;
+mod sizes_are_those_of_the_rows;
+mod starts_again_by_itself;
 #[cfg(test)]
 mod tests;
 mod votes_are_kept;
+mod what_is_stored_can_be_read;
 
 use super::history::{Event, History};
 
 pub use acknowledged_is_recovered::AcknowledgedIsRecovered;
+pub use blame::Blame;
 pub use compaction_spares_the_readable::CompactionSparesTheReadable;
+pub use ends_only_when_the_disk_fails::EndsOnlyWhenTheDiskFails;
+pub use errors_are_those_of_the_api::ErrorsAreThoseOfTheApi;
+pub use every_request_is_answered::EveryRequestIsAnswered;
 pub use hash_equals_model::HashEqualsModel;
 pub use linearizable_reads::LinearizableReads;
 pub use no_half_transaction::NoHalfTransaction;
+pub use quota_holds::QuotaHolds;
 pub use replies_equal_model::RepliesEqualModel;
 pub use revisions_without_gaps::RevisionsWithoutGaps;
+pub use sizes_are_those_of_the_rows::SizesAreThoseOfTheRows;
+pub use starts_again_by_itself::StartsAgainByItself;
 pub use votes_are_kept::VotesAreKept;
+pub use what_is_stored_can_be_read::WhatIsStoredCanBeRead;
 
 /// Something that must hold.
 pub trait Invariant {
@@ -41,6 +61,14 @@ pub struct Violation {
     pub invariant: &'static str,
     /// How.
     pub text: String,
+}
+
+/// What an invariant found, under its name.
+///
+/// # Errors
+/// The violation, if it found one.
+pub fn named<T>(invariant: &'static str, found: Result<T, String>) -> Result<T, Violation> {
+    found.map_err(|text| Violation { invariant, text })
 }
 
 /// Records events and asks every invariant about each.
@@ -78,7 +106,7 @@ impl Referee {
         self.history.record(event);
         for invariant in &mut self.invariants {
             let checked = invariant.on_event(event, &self.history);
-            checked.map_err(|text| Violation { invariant: invariant.name(), text })?;
+            named(invariant.name(), checked)?;
         }
         Ok(())
     }

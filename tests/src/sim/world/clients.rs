@@ -9,8 +9,11 @@ use std::task::{Context, Poll, Wake, Waker};
 use quorate_proto::etcdserverpb::alarm_request::AlarmAction;
 use quorate_proto::etcdserverpb::kv_server::Kv;
 use quorate_proto::etcdserverpb::maintenance_server::Maintenance;
-use quorate_proto::etcdserverpb::{AlarmRequest, AlarmType, DefragmentRequest};
+use quorate_proto::etcdserverpb::{
+    AlarmRequest, AlarmType, DefragmentRequest, RangeRequest, RangeResponse,
+};
 use quorate_server::handle::Handle;
+use tonic::codegen::tokio_stream::Stream as _;
 use tonic::{Request as Wire, Status};
 
 use crate::model::{Refusal, Reply, Request};
@@ -28,6 +31,33 @@ pub(super) enum Ask {
     Disarm,
 }
 
+/// How a client has a range read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// In one reply.
+    Whole,
+    /// In one reply, after a read index was asked for, even of a lone leader.
+    ByRound,
+    /// In messages.
+    Stream,
+}
+
+impl Way {
+    /// Whether a request can go this way.
+    pub(super) fn suits(self, request: &Request) -> bool {
+        let Request::Range(range) = request else { return self == Way::Whole };
+        let bounds = [
+            range.min_mod_revision,
+            range.max_mod_revision,
+            range.min_create_revision,
+            range.max_create_revision,
+        ];
+        let is_plain = (range.sort_order, range.sort_target) == (0, 0) && bounds == [0; 4];
+        // A stream has the order of keys, and what is in it is not chosen by revision.
+        self != Way::Stream || is_plain
+    }
+}
+
 /// What a client got.
 pub(super) type Answer = Result<Option<Reply>, Status>;
 
@@ -35,8 +65,8 @@ type Pending<T> = Pin<Box<dyn Future<Output = T>>>;
 
 /// The services, whatever their types.
 pub(super) trait Call {
-    /// Calls one. With `by_round`, a linearizable read asks for a read index even of a lone leader.
-    fn call(self: Arc<Self>, ask: Ask, by_round: bool) -> Pending<Answer>;
+    /// Calls one.
+    fn call(self: Arc<Self>, ask: Ask, way: Way) -> Pending<Answer>;
 }
 
 /// The shipped services.
@@ -71,6 +101,22 @@ impl<K: Kv, M: Maintenance> Services<K, M> {
         Ok(reply.normalized())
     }
 
+    /// The messages of a stream, put together as a client does it.
+    async fn streamed(&self, range: RangeRequest) -> Result<Reply, Status> {
+        let stream = self.kv.range_stream(Wire::new(range)).await?.into_inner();
+        let mut stream = Box::pin(stream);
+        let mut whole = RangeResponse::default();
+        while let Some(message) =
+            std::future::poll_fn(|context| stream.as_mut().poll_next(context)).await
+        {
+            let part = message?.range_response.unwrap_or_default();
+            let mut kvs = std::mem::take(&mut whole.kvs);
+            kvs.extend(part.kvs);
+            whole = RangeResponse { kvs, ..part };
+        }
+        Ok(Reply::Range(whole).normalized())
+    }
+
     async fn disarm(&self) -> Result<(), Status> {
         let member_id = self.handle.status().member_id.load(Ordering::Relaxed);
         let request = AlarmRequest {
@@ -83,11 +129,14 @@ impl<K: Kv, M: Maintenance> Services<K, M> {
 }
 
 impl<K: Kv, M: Maintenance> Call for Services<K, M> {
-    fn call(self: Arc<Self>, ask: Ask, by_round: bool) -> Pending<Answer> {
+    fn call(self: Arc<Self>, ask: Ask, way: Way) -> Pending<Answer> {
         Box::pin(async move {
             match ask {
+                Ask::Known(_, Request::Range(range)) if way == Way::Stream => {
+                    self.streamed(range).await.map(Some)
+                }
                 Ask::Known(_, request) => {
-                    if by_round {
+                    if way == Way::ByRound {
                         linearize_by_round(&self.handle).await?;
                     }
                     self.known(request).await.map(Some)

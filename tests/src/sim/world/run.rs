@@ -8,7 +8,7 @@ use quorate_server::runtime::RunError;
 use quorate_server::storage::flusher::Step;
 use quorate_server::storage::fs::FileSystem as _;
 
-use super::clients::{Answer, Ask, Clients, Verdict, verdict};
+use super::clients::{Answer, Ask, Clients, Verdict, Way, verdict};
 use super::inspect::{Inspection, inspect};
 use super::member::{Life, Member};
 use super::plan::Plan;
@@ -16,15 +16,16 @@ use crate::model::{Refusal, Reply, Request};
 use crate::sim::coverage::{Activity, Coverage, Fault};
 use crate::sim::fs::{DiskFault, FaultRates, Fired, OpKind, Operation, SimFs};
 use crate::sim::history::Event;
-use crate::sim::invariants::{Referee, Violation};
+use crate::sim::invariants::{
+    Blame, EndsOnlyWhenTheDiskFails, ErrorsAreThoseOfTheApi, EveryRequestIsAnswered, QuotaHolds,
+    Referee, SizesAreThoseOfTheRows, StartsAgainByItself, Violation, WhatIsStoredCanBeRead, named,
+};
 use crate::sim::rng::Rng;
 use crate::sim::trace::Trace;
 use crate::sim::workload::Workload;
 
 /// Turns without an end of a start or a stop: it hangs.
 const TURNS_MAX: u64 = 20_000;
-/// The quota is looked at before a request waits, so those that wait may exceed it.
-const QUOTA_SLACK_BYTES: u64 = 20_000;
 
 /// How a life ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,11 +161,12 @@ impl Run {
         self.member.disk().clone()
     }
 
-    /// Whether there is no room for another segment. The log asks before it begins one, so the disk
-    /// itself need not have refused anything.
-    fn lacks_room(&self) -> bool {
+    /// What the disk did in this life.
+    fn blame(&self) -> Blame {
         let needed_bytes = 2 * self.plan.segment_bytes;
-        self.disk().space(Path::new("data")).is_ok_and(|space| space.free_bytes < needed_bytes)
+        let space = self.disk().space(Path::new("data"));
+        let lacks_room = space.is_ok_and(|space| space.free_bytes < needed_bytes);
+        Blame { disk_failed: self.disk_failed, lacks_room }
     }
 
     fn heal(&mut self) {
@@ -188,9 +190,8 @@ impl Run {
             }
             Err(error) => {
                 self.trace.line(format_args!("cannot start: {error}"));
-                if !self.disk_failed && !self.lacks_room() {
-                    return Err(broken("starts again by itself", error));
-                }
+                let excused = StartsAgainByItself::failed(&error, self.blame());
+                named(StartsAgainByItself::NAME, excused)?;
                 // A person makes room.
                 if self.rng.percent(50) {
                     self.disk().set_capacity(None);
@@ -226,13 +227,12 @@ impl Run {
                 }
             }
         }
-        Err(broken("starts again by itself", "it does not lead".to_owned()))
+        named(StartsAgainByItself::NAME, StartsAgainByItself::hangs()).map(|()| None)
     }
 
     fn inspect(&mut self, life: &Life) -> Result<(), Violation> {
         self.disk().set_rates(FaultRates::default());
-        let Inspection { state, cost_bytes } =
-            inspect(life).map_err(|text| broken("what is stored can be read", text))?;
+        let Inspection { state, cost_bytes } = named(WhatIsStoredCanBeRead::NAME, inspect(life))?;
         let revision = state.current_revision;
         self.trace.line(format_args!(
             "holds {} rows, revision {revision}, compacted {}",
@@ -242,11 +242,8 @@ impl Run {
         self.note_compaction(life)?;
         self.referee.observe(&Event::Inspected { state: &state })?;
         let sizes = life.handle.view().sizes();
-        // What a flush has just deleted may still be counted as waiting for it.
-        if !(sizes.in_use_bytes..=sizes.total_bytes).contains(&cost_bytes) {
-            let text = format!("{sizes:?}, and the rows are {cost_bytes} bytes");
-            return Err(broken("sizes are those of the rows", text));
-        }
+        let said = SizesAreThoseOfTheRows::says(sizes, cost_bytes);
+        named(SizesAreThoseOfTheRows::NAME, said)?;
         let past = state.compact_revision.max(revision - 5);
         let hash = |revision| Request::HashKv(HashKvRequest { revision });
         let range = |revision| {
@@ -283,7 +280,8 @@ impl Run {
                 }
             }
         }
-        Err(broken("every request is answered", format!("{} wait", self.clients.len())))
+        let ended = EveryRequestIsAnswered::turns_ended(self.clients.len());
+        named(EveryRequestIsAnswered::NAME, ended).map(|()| End::Done)
     }
 
     fn choose(&mut self, life: &mut Life, is_over: bool) -> Turn {
@@ -357,23 +355,16 @@ impl Run {
         }
         if let Err(error) = turned {
             self.trace.line(format_args!("ended: {error}"));
-            if !self.disk_failed && !self.lacks_room() {
-                return Err(broken("ends only when the disk fails", error.to_string()));
-            }
+            let excused = EndsOnlyWhenTheDiskFails::failed(&error.to_string(), self.blame());
+            named(EndsOnlyWhenTheDiskFails::NAME, excused)?;
             life.failed(error);
             return Ok(Some(End::Failed));
         }
         let published = life.published();
         self.member.observe(&published);
         self.note_compaction(life)?;
-        let in_use_bytes = published.sizes.in_use_bytes;
-        match self.plan.quota_bytes {
-            Some(quota_bytes) if in_use_bytes > quota_bytes + QUOTA_SLACK_BYTES => Err(broken(
-                "the quota holds",
-                format!("{in_use_bytes} bytes in use of {quota_bytes}"),
-            )),
-            _ => Ok(None),
-        }
+        let used = QuotaHolds::uses(self.plan.quota_bytes, published.sizes.in_use_bytes);
+        named(QuotaHolds::NAME, used).map(|()| None)
     }
 
     /// Compactions by the clock are requests that nobody sent.
@@ -410,16 +401,17 @@ impl Run {
         };
         let op = self.name();
         self.referee.observe(&Event::Begun { op, request: &request })?;
-        let by_round = matches!(request, Request::Range(_)) && self.rng.one_in(3);
+        let way = *self.rng.pick(&[Way::Whole, Way::ByRound, Way::Stream]);
+        let way = if way.suits(&request) { way } else { Way::Whole };
         let ask = Ask::Known(op, request);
-        let future = life.services.clone().call(ask.clone(), by_round);
+        let future = life.services.clone().call(ask.clone(), way);
         self.clients.begin(ask, future);
         Ok(())
     }
 
     fn defragment(&mut self, life: &Life) -> Result<(), Violation> {
         self.trace.line(format_args!("defragment"));
-        let future = life.services.clone().call(Ask::Defragment, false);
+        let future = life.services.clone().call(Ask::Defragment, Way::Whole);
         self.clients.begin(Ask::Defragment, future);
         Ok(())
     }
@@ -435,17 +427,17 @@ impl Run {
             Err(status) => status,
         };
         self.trace.line(format_args!("{op}: {}", status.message()));
-        match verdict(&status) {
-            Some(Verdict::Refused(refusal)) => self.refused(op, refusal),
-            Some(Verdict::Shed { no_space }) => {
+        let verdict = ErrorsAreThoseOfTheApi::read(&status, verdict(&status));
+        match named(ErrorsAreThoseOfTheApi::NAME, verdict)? {
+            Verdict::Refused(refusal) => self.refused(op, refusal),
+            Verdict::Shed { no_space } => {
                 self.referee.observe(&Event::Shed { op })?;
                 if no_space && self.rng.one_in(3) {
                     self.make_room(life)?;
                 }
                 Ok(())
             }
-            Some(Verdict::Unknown) => self.referee.observe(&Event::Unknown { op }),
-            None => Err(broken("errors are those of the API", status.to_string())),
+            Verdict::Unknown => self.referee.observe(&Event::Unknown { op }),
         }
     }
 
@@ -462,7 +454,7 @@ impl Run {
     fn make_room(&mut self, life: &Life) -> Result<(), Violation> {
         let revision = self.referee.history().known_revision();
         self.urgent.push(Request::Compact(CompactionRequest { revision, physical: true }));
-        let future = life.services.clone().call(Ask::Disarm, false);
+        let future = life.services.clone().call(Ask::Disarm, Way::Whole);
         self.clients.begin(Ask::Disarm, future);
         Ok(())
     }
@@ -500,8 +492,10 @@ impl Run {
                 self.trace.line(format_args!("stopped"));
                 Ok(true)
             }
-            Err(_) if self.disk_failed || self.lacks_room() => Ok(false),
-            Err(error) => Err(broken("ends only when the disk fails", error.to_string())),
+            Err(error) => {
+                let excused = EndsOnlyWhenTheDiskFails::failed(&error.to_string(), self.blame());
+                named(EndsOnlyWhenTheDiskFails::NAME, excused).map(|()| false)
+            }
         }
     }
 
@@ -654,8 +648,4 @@ fn activity_of(operation: &Operation, doing: Activity) -> Activity {
         return Activity::Rewrite;
     }
     doing
-}
-
-pub(super) fn broken(invariant: &'static str, text: String) -> Violation {
-    Violation { invariant, text }
 }

@@ -1,0 +1,20 @@
+//! A running member ends only when the disk fails.
+
+use super::Blame;
+
+/// A member that nobody asked to stop ends only because of what its disk did; and one that was asked
+/// to stop does so in order, unless the disk prevents that.
+pub struct EndsOnlyWhenTheDiskFails;
+
+impl EndsOnlyWhenTheDiskFails {
+    /// The name of the invariant.
+    pub const NAME: &'static str = "ends only when the disk fails";
+
+    /// A running member ended with this error.
+    ///
+    /// # Errors
+    /// It, if nobody but the member is to blame.
+    pub fn failed(error: &str, blame: Blame) -> Result<(), String> {
+        blame.excuses(error)
+    }
+}

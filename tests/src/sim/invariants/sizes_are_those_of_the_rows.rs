@@ -1,0 +1,23 @@
+//! The sizes that a member tells are those of its rows.
+
+use quorate_server::mvcc::Sizes;
+
+/// All rows that a member holds cost what it says is in use, and at most what waits for deletion more.
+pub struct SizesAreThoseOfTheRows;
+
+impl SizesAreThoseOfTheRows {
+    /// The name of the invariant.
+    pub const NAME: &'static str = "sizes are those of the rows";
+
+    /// A member says `sizes`, and the rows found at it cost `rows_bytes`.
+    ///
+    /// # Errors
+    /// Both.
+    pub fn says(sizes: Sizes, rows_bytes: u64) -> Result<(), String> {
+        // What a flush has just deleted may still be counted as waiting for it.
+        if (sizes.in_use_bytes..=sizes.total_bytes).contains(&rows_bytes) {
+            return Ok(());
+        }
+        Err(format!("{sizes:?}, and the rows are {rows_bytes} bytes"))
+    }
+}

@@ -1,0 +1,102 @@
+//! How a member ends.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use quorate_server::consensus;
+use quorate_server::handle::Handle;
+use quorate_server::mvcc::Limits;
+use quorate_server::replica::{self, AutoCompaction, FlushLimits};
+use quorate_server::runtime::{
+    Assembled, Beside, Options, Owner, Progress, RunError, SegmentJob, Setup, assemble, recover,
+};
+use quorate_server::state_machine::{FlushBatch, Member};
+use quorate_server::storage::wal::WalOptions;
+use quorate_server::telemetry::Metrics;
+use quorate_tests::sim::fs::SimFs;
+
+/// Hands batches to nobody: what flushes is dead.
+struct Dead;
+
+impl Beside for Dead {
+    fn flush(&mut self, _: FlushBatch) {}
+
+    fn prepare(&mut self, job: SegmentJob) {
+        job.run();
+    }
+}
+
+/// A member that leads alone.
+fn leader() -> (Owner<Dead>, Handle) {
+    let member = Member { id: 1, name: "one".into(), ..Member::default() };
+    let setup = Setup {
+        fs: SimFs::new(1).shared(),
+        data_dir: PathBuf::from("data"),
+        wal_dir: None,
+        cluster_id: 7,
+        initial_members: vec![member.clone()],
+        member: member.clone(),
+        incarnation: 9,
+        may_create: true,
+        wal: WalOptions { segment_bytes: 8192, segments_max: 2 },
+        cache_bytes: 1 << 20,
+        limits: Limits { window_bytes_max: 1000 },
+    };
+    let options = Options {
+        replica: replica::Config {
+            member,
+            consensus: consensus::Config::new(1, 3),
+            request_ticks: 70,
+            flush: FlushLimits {
+                batch_bytes: 1000,
+                interval_ticks: 10,
+                unflushed_bytes_max: 10_000,
+            },
+            catchup_entries: 10,
+            auto_compaction: AutoCompaction::Off,
+            disarm_below_bytes: None,
+            boot_nonce: 1,
+        },
+        tick: Duration::from_millis(100),
+        first_request_id: 1,
+        request_bytes_max: 1 << 20,
+        fragment_bytes: 1 << 20,
+        quota_bytes: None,
+        request_timeout: None,
+        slow_apply: Duration::MAX,
+        checkpoint_bytes: 1 << 20,
+        reserve_bytes: 0,
+    };
+    let recovered = recover(&setup, &Progress::default()).expect("the disk works");
+    let metrics = Arc::new(Metrics::new(&[], false));
+    let Assembled { core, handle, .. } =
+        assemble(&setup, recovered, options, (metrics, channel().0)).expect("the log goes on");
+    let mut owner = Owner::new(core, handle.clone(), Dead);
+    while !owner.published().leads_alone {
+        owner.tick().expect("the disk works");
+        owner.round().expect("the disk works");
+    }
+    (owner, handle)
+}
+
+/// Seed 508: the flusher failed in the moment in which the member was asked to stop. The owner had not
+/// heard of it, and waited for a flush that nobody was doing.
+#[test]
+fn an_orderly_end_hears_that_the_flusher_failed_just_before() {
+    let (mut owner, handle) = leader();
+    handle.fail("the disk is gone".into());
+    let ended = owner.begin_stop(Ok(()));
+    assert!(matches!(ended, Err(RunError::Failed(why)) if why == "the disk is gone"));
+}
+
+#[test]
+fn an_orderly_end_hears_that_the_flusher_fails_while_it_waits_for_it() {
+    let (mut owner, handle) = leader();
+    owner.begin_stop(Ok(())).unwrap();
+    assert!(!owner.flush_rest().unwrap(), "a batch is with the flusher");
+    handle.fail("the disk is gone".into());
+    let delivery = handle.mailbox().take(Instant::now());
+    assert!(matches!(owner.take(delivery), Err(RunError::Failed(_))));
+}
