@@ -27,7 +27,7 @@ import urllib.request
 SUITE_SECONDS_MAX = 150
 START_SECONDS_MAX = 60
 POLL_SECONDS = 0.02
-TAIL_LINES = 25
+TAIL_LINES = 15
 
 
 class Failure(Exception):
@@ -44,6 +44,7 @@ class Server:
         self.log = open(self.log_path, "ab")
         self.port, self.peer_port = free_ports(first_port)
         self.process = None
+        self.restarts = 0
 
     @property
     def endpoint(self):
@@ -89,6 +90,14 @@ class Server:
             self.process.wait()
         self.process = None
         return ended
+
+    def restart(self):
+        """Kills the server where it stands and starts it again; returns when it serves."""
+        ended = self.kill()
+        if ended is not None:
+            raise Failure(f"the server had ended by itself with {ended}")
+        self.start()
+        self.restarts += 1
 
     def close(self):
         self.kill()
@@ -151,7 +160,7 @@ def free_ports(first):
 def follow(suite, server, claims):
     """Reads the suite's lines to their end and serves what they ask for."""
     deadline = time.monotonic() + SUITE_SECONDS_MAX
-    restarts, done = 0, False
+    done = False
     while True:
         try:
             line = suite.lines.get(timeout=max(deadline - time.monotonic(), 0.001))
@@ -163,8 +172,7 @@ def follow(suite, server, claims):
             claims.append(line[3:])
             print(f"   {line}", flush=True)
         elif line == "RESTART":
-            restart(server)
-            restarts += 1
+            server.restart()
             suite.answer("RESTARTED")
         elif line == "DONE":
             done = True
@@ -175,18 +183,10 @@ def follow(suite, server, claims):
         raise Failure(f"the suite ended with {code}")
     if not done or not claims:
         raise Failure("the suite ended before it was done")
-    if restarts == 0:
+    if server.restarts == 0:
         raise Failure("the suite never had the server restarted")
     if server.process.poll() is not None:
         raise Failure(f"the server ended by itself with {server.process.returncode}")
-    return restarts
-
-
-def restart(server):
-    ended = server.kill()
-    if ended is not None:
-        raise Failure(f"the server had ended by itself with {ended}")
-    server.start()
 
 
 def run(name, command, options):
@@ -194,13 +194,13 @@ def run(name, command, options):
     print(f"== {name}", flush=True)
     folder = tempfile.mkdtemp(prefix=f"clients-{name}-")
     server = suite = None
-    claims, restarts, result = [], 0, "passed"
+    claims, result = [], "passed"
     began = time.monotonic()
     try:
         server = Server(options.server, options.first_port, folder)
         server.start()
         suite = Suite(command, server.endpoint, folder)
-        restarts = follow(suite, server, claims)
+        follow(suite, server, claims)
     except (Failure, OSError, subprocess.TimeoutExpired) as failure:
         result = "FAILED"
         print(f"   {name}: {failure}", flush=True)
@@ -213,7 +213,7 @@ def run(name, command, options):
         for log in ("suite.log", "server.log"):
             show_tail(os.path.join(folder, log))
     shutil.rmtree(folder, ignore_errors=True)
-    return name, len(claims), restarts, seconds, result
+    return name, len(claims), server.restarts if server else 0, seconds, result
 
 
 def show_tail(path):
@@ -224,7 +224,7 @@ def show_tail(path):
         return
     print(f"   the end of {os.path.basename(path)}:", flush=True)
     for line in lines:
-        print(f"   | {line[:400]}", flush=True)
+        print(f"   | {line[:200]}", flush=True)
 
 
 def main():

@@ -24,7 +24,6 @@ func namespaces(s *suite, ctx context.Context) {
 	kv := namespace.NewKV(s.client.KV, "space/")
 	watcher := namespace.NewWatcher(s.client.Watcher, "space/")
 	lessor := namespace.NewLease(s.client.Lease, "space/")
-	defer watcher.Close()
 	put, err := kv.Put(ctx, "a", "1")
 	must(err, "put")
 	_, err = s.client.Put(ctx, "spacf", "outside")
@@ -75,9 +74,9 @@ func mirrors(s *suite, ctx context.Context) {
 	equal("keys of the base", len(copied), keys)
 	updates := syncer.SyncUpdates(ctx)
 	for i := range 100 {
-		_, err := s.client.Put(ctx, fmt.Sprintf("mirror/%05d", i*50), "updated")
+		_, err := s.client.Put(ctx, fmt.Sprintf("mirror/%05d", i*25), "updated")
 		must(err, "put")
-		_, err = s.client.Delete(ctx, fmt.Sprintf("mirror/%05d", i*50+1))
+		_, err = s.client.Delete(ctx, fmt.Sprintf("mirror/%05d", i*25+1))
 		must(err, "delete")
 	}
 	for _, event := range take(updates, 200) {

@@ -1,0 +1,1 @@
+public final class Suite { public static void main(String[] a) {} }
