@@ -243,7 +243,10 @@ def main():
     print(f"{'suite':<10} {'checks':>6} {'restarts':>8} {'seconds':>8}  result")
     for name, claims, restarts, seconds, result in rows:
         print(f"{name:<10} {claims:>6} {restarts:>8} {seconds:>8.1f}  {result}")
-    return 0 if all(row[-1] == "passed" for row in rows) else 1
+    passed = sum(row[1] for row in rows)
+    failed = sum(row[-1] != "passed" for row in rows)
+    print(f"clients: {passed} passed, {failed} failed")
+    return 0 if failed == 0 else 1
 
 
 if __name__ == "__main__":
