@@ -25,6 +25,7 @@ mod methods;
 mod reply;
 mod request;
 mod service;
+mod snapshot;
 mod stream;
 mod validate;
 
