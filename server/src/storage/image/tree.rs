@@ -12,7 +12,7 @@
 
 use super::page::{Child, Entry, HEADER_BYTES, PAGE_BYTES, Pages, pages_of};
 
-/// Free room that closes a leaf: a quarter of it at the most is given away to the next entry being large.
+/// A leaf is closed when its next entry does not fit and no more than one part in so many is unused.
 const WASTE_MAX: usize = 4;
 /// Pages up to which a leaf grows to waste less.
 const LEAF_PAGES_MAX: usize = 4;
