@@ -13,9 +13,9 @@
 use super::page::{Child, Entry, HEADER_BYTES, PAGE_BYTES, Pages, pages_of};
 
 /// A leaf is closed when its next entry does not fit and no more than one part in so many is unused.
-const WASTE_MAX: usize = 4;
+const WASTE_MAX: usize = 8;
 /// Pages up to which a leaf grows to waste less.
-const LEAF_PAGES_MAX: usize = 4;
+const LEAF_PAGES_MAX: usize = 8;
 
 /// A tree being built.
 #[derive(Default)]
