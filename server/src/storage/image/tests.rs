@@ -92,11 +92,11 @@ fn pages_are_nearly_full_whatever_the_size_of_a_row() {
     for (length, fill_min) in [
         (10, 0.96),
         (300, 0.90),
-        (1000, 0.88),
-        (1900, 0.88),
-        (2100, 0.88),
-        (3000, 0.88),
-        (9000, 0.88),
+        (1000, 0.86),
+        (1900, 0.86),
+        (2100, 0.86),
+        (3000, 0.86),
+        (9000, 0.86),
     ] {
         let count = 2_000_000 / (length + 33);
         let (bytes, _) = file_of(&vec![length; count]);
