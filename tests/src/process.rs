@@ -187,9 +187,31 @@ impl Server {
     /// # Errors
     /// When the binary cannot run.
     pub fn spawn(program: &Program) -> anyhow::Result<Server> {
+        Server::spawn_on(program, |_, _| Ok(()))
+    }
+
+    /// Starts a lone member on a data directory that `prepare` makes for it, and waits until it is
+    /// healthy.
+    ///
+    /// # Errors
+    /// As [`Server::start`], and those of `prepare`.
+    pub fn start_on(
+        program: &Program,
+        prepare: impl FnOnce(&Path, Ports) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Server> {
+        let mut server = Server::spawn_on(program, prepare)?;
+        server.wait_healthy(START_DEADLINE)?;
+        Ok(server)
+    }
+
+    fn spawn_on(
+        program: &Program,
+        prepare: impl FnOnce(&Path, Ports) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Server> {
         let folder = tempfile::Builder::new().prefix("quorate-test-").tempdir()?;
         let data_dir = folder.path().join("data");
         let ports = Ports::free()?;
+        prepare(&data_dir, ports)?;
         let child = run(program, &data_dir, ports, &folder.path().join("log"))?;
         Ok(Server { program: program.clone(), child, ports, data_dir, folder })
     }

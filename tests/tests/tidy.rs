@@ -31,7 +31,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("replica", &["consensus", "state_machine", "view", "mvcc"]),
     ("storage", &["mvcc", "consensus", "state_machine", "view"]),
     ("peer", &["handle"]),
-    ("api", &["handle", "view", "watch", "mvcc", "state_machine", "telemetry", "config"]),
+    // A snapshot for a client is an image, which is made while it is sent.
+    (
+        "api",
+        &["handle", "view", "watch", "mvcc", "state_machine", "telemetry", "config", "storage"],
+    ),
     // Health names alarms.
     ("http", &["handle", "view", "telemetry", "mvcc", "config", "state_machine"]),
     (

@@ -8,14 +8,15 @@ use quorate_proto::etcdserverpb::maintenance_server::Maintenance;
 use quorate_proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
     DowngradeInfo, DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest,
-    HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse,
-    StatusRequest, StatusResponse,
+    HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, StatusRequest,
+    StatusResponse,
 };
 use tonic::{Request, Response, Status};
 
 use super::context::Context;
 use super::errors::Refusal;
 use super::request::Command;
+use super::snapshot::{SnapshotStream, Snapshots};
 use super::unavailable;
 use crate::config::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::handle::Response as ApplyResponse;
@@ -25,11 +26,12 @@ use crate::view::HashResult;
 /// Serves what an operator asks.
 pub(crate) struct MaintenanceService {
     context: Context,
+    snapshots: Snapshots,
 }
 
 impl MaintenanceService {
     pub(crate) fn new(context: Context) -> Self {
-        Self { context }
+        Self { context, snapshots: Snapshots::default() }
     }
 
     fn status_now(&self) -> StatusResponse {
@@ -108,7 +110,7 @@ fn describe(alarm: &Alarm) -> String {
 
 #[tonic::async_trait]
 impl Maintenance for MaintenanceService {
-    type SnapshotStream = tokio_stream::Empty<Result<SnapshotResponse, Status>>;
+    type SnapshotStream = SnapshotStream;
 
     async fn alarm(
         &self,
@@ -184,7 +186,8 @@ impl Maintenance for MaintenanceService {
         &self,
         _: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(unavailable("saving a snapshot"))
+        self.context.check_ready()?;
+        self.snapshots.start(self.context.clone()).await.map(Response::new)
     }
 
     async fn move_leader(

@@ -28,6 +28,7 @@ mod methods;
 mod reply;
 mod request;
 mod service;
+mod snapshot;
 mod stream;
 mod validate;
 mod watch;

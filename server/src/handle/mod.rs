@@ -21,7 +21,7 @@ use crate::replica::{Event, Reply, RequestId};
 use crate::state_machine::{Alarm, AlarmKind, Member, quota_cost_bytes, with_id};
 use crate::view::View;
 
-pub use crate::replica::{Committed, RequestError};
+pub use crate::replica::{Capture, Committed, RequestError};
 pub use crate::state_machine::{ApplyError, Response};
 pub use mailbox::{Delivery, Mailbox, Refused, Request, Stop};
 pub use replies::Replies;
@@ -131,6 +131,19 @@ impl Handle {
             Reply::CompactionFinished => Ok(()),
             Reply::Failed(error) => Err(error),
             reply => unreachable!("a wait for a compaction was answered with {reply:?}"),
+        }
+    }
+
+    /// Takes hold of the whole state as this member has applied it.
+    ///
+    /// # Errors
+    /// [`RequestError`]; it may be tried again.
+    pub async fn capture(&self) -> Result<Capture, RequestError> {
+        let id = self.next_id();
+        match self.ask(id, Event::Capture { id }).await? {
+            Reply::Captured(capture) => Ok(*capture),
+            Reply::Failed(error) => Err(error),
+            reply => unreachable!("a capture was answered with {reply:?}"),
         }
     }
 

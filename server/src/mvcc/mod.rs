@@ -35,5 +35,5 @@ pub use request::{
 };
 pub use restore::{DamagedRow, Restorer, Standing};
 pub use revision::{Revision, RowKey};
-pub use rows::{Row, Rows, RowsError};
+pub use rows::{Row, Rows, RowsError, ScanBounds};
 pub use window::Evicted;

@@ -36,6 +36,31 @@ pub trait Rows: Send + Sync {
     /// # Errors
     /// [`RowsError::Io`] if the store cannot be read.
     fn scan(&self, from: Revision, rows_max: usize, out: &mut Vec<Row>) -> Result<(), RowsError>;
+
+    /// As [`Rows::scan`], but also ends with the row that reaches `bounds.bytes_max`, where an
+    /// implementation knows that bound; returns whether there may be more rows.
+    ///
+    /// # Errors
+    /// As [`Rows::scan`].
+    fn scan_within(
+        &self,
+        from: Revision,
+        bounds: ScanBounds,
+        out: &mut Vec<Row>,
+    ) -> Result<bool, RowsError> {
+        let before = out.len();
+        self.scan(from, bounds.rows_max, out)?;
+        Ok(out.len() - before >= bounds.rows_max)
+    }
+}
+
+/// Where a scan stops, at the latest after the row that reaches a bound.
+#[derive(Clone, Copy, Debug)]
+pub struct ScanBounds {
+    /// Rows.
+    pub rows_max: usize,
+    /// Their stored bytes.
+    pub bytes_max: usize,
 }
 
 /// Why rows could not be read. Never a reply to a client: the process ends with it.

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::compaction::AutoCompaction;
 use crate::consensus::{ConfState, Entry, HardState};
-use crate::state_machine::{AlarmKind, ApplyError, FlushBatch, Response};
-use crate::view::Pin;
+use crate::state_machine::{AlarmKind, ApplyError, FlushBatch, Inventory, Response};
+use crate::view::{History, Pin};
 
 /// The name under which a request waits for its reply. Unique among all members and boots; never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +36,11 @@ pub enum Event {
         id: RequestId,
         /// The compaction.
         revision: i64,
+    },
+    /// Somebody wants the whole state of one moment, keys and records alike.
+    Capture {
+        /// Where the reply goes.
+        id: RequestId,
     },
     /// Raise an alarm for this member, if it is not raised already.
     RaiseAlarm(AlarmKind),
@@ -116,6 +121,8 @@ pub enum Reply {
     ReadReady,
     /// The compaction is finished.
     CompactionFinished,
+    /// The whole state of one moment.
+    Captured(Box<Capture>),
     /// There is no result.
     Failed(RequestError),
 }
@@ -135,6 +142,23 @@ impl std::fmt::Debug for Committed {
         f.debug_struct("Committed")
             .field("term", &self.term)
             .field("result", &self.result)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The whole state of one moment between two entries.
+pub struct Capture {
+    /// Its keys, pinned until this is dropped.
+    pub history: Arc<History>,
+    /// Everything else.
+    pub inventory: Inventory,
+}
+
+impl std::fmt::Debug for Capture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Capture")
+            .field("revision", &self.history.revision())
+            .field("inventory", &self.inventory)
             .finish_non_exhaustive()
     }
 }

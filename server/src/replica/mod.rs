@@ -38,7 +38,7 @@ use reads::Reads;
 
 pub use committer::{Laps, Unmeasured};
 pub use compaction::AutoCompaction;
-pub use event::{Committed, Effect, Event, Persist, Reply, RequestError, RequestId};
+pub use event::{Capture, Committed, Effect, Event, Persist, Reply, RequestError, RequestId};
 pub use flushing::FlushLimits;
 
 /// The API version that a cluster of this version agrees on.
@@ -230,6 +230,10 @@ impl Replica {
                 self.compaction_waits.add(revision, id);
                 self.flushing.hurry();
             }
+            Event::Capture { id } => {
+                let reply = Reply::Captured(Box::new(self.capture()));
+                effects.push(Effect::Reply { id, reply });
+            }
             Event::RaiseAlarm(kind) => self.raise(kind),
             Event::DiskSpace { is_low } => {
                 self.space.disk_is_low = is_low;
@@ -300,6 +304,16 @@ impl Replica {
             leads_alone: self.is_alone() && leads_own_term,
             sizes: self.view.sizes(),
             record_changes: self.machine.changes(),
+        }
+    }
+
+    /// Everything applied so far. Only entries change it, and none is under way here.
+    fn capture(&self) -> Capture {
+        let Progress { applied_index, applied_term, conf_state, .. } = &self.progress;
+        let applied = (*applied_index, *applied_term);
+        Capture {
+            history: self.view.history(),
+            inventory: self.machine.inventory(applied, conf_state.clone()),
         }
     }
 

@@ -150,6 +150,29 @@ fn writes_and_reads_without_a_leader_end_in_time() {
 }
 
 #[test]
+fn a_capture_is_of_what_was_applied_and_stays_as_it_is() {
+    let mut lone = Lone::leading();
+    lone.run([put(1)]);
+    lone.sync();
+    lone.run([put(2)]);
+    let id = RequestId(3);
+    let mut replies = lone.run([Event::Capture { id }]);
+    let Some((_, Reply::Captured(capture))) = replies.pop() else { panic!("{replies:?}") };
+    lone.sync();
+    let published = lone.replica.published();
+    assert_eq!(lone.replica.view.current_revision(), 3);
+    assert_eq!((capture.history.revision(), capture.history.compact_revision()), (2, -1));
+    assert_eq!(capture.inventory.applied_index, published.applied_index - 1);
+    assert_eq!(capture.inventory.applied_term, published.term);
+    assert_eq!(capture.inventory.conf_state.voters, [MEMBER_ID]);
+    assert_eq!(capture.inventory.members, lone.replica.members());
+    assert_eq!(capture.inventory.cluster_version.as_deref(), Some(CLUSTER_VERSION));
+    assert_eq!(lone.replica.view.oldest_pin(), Some(-1));
+    drop(capture);
+    assert_eq!(lone.replica.view.oldest_pin(), None);
+}
+
+#[test]
 fn a_thousand_refused_writes_propose_their_alarm_once() {
     let mut lone = Lone::leading();
     let raise = || Event::RaiseAlarm(AlarmKind::NoSpace);

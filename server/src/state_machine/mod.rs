@@ -13,6 +13,7 @@
 mod apply;
 mod command;
 mod flush;
+mod inventory;
 pub mod own;
 mod records;
 mod restore;
@@ -23,5 +24,6 @@ pub use command::{
     range_query, with_id,
 };
 pub use flush::{FlushBatch, Table, TableRow};
+pub use inventory::Inventory;
 pub use records::{Alarm, AlarmKind, ConfChange, ConfChangeKind, Member};
 pub use restore::{Cut, RestoreError, Restored};

@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod data_dir;
 pub mod flusher;
 pub mod fs;
+pub mod image;
 pub mod os_fs;
 pub mod reserve;
 pub mod state;

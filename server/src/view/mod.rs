@@ -18,6 +18,7 @@ mod checkpoint;
 mod compare;
 mod count;
 mod hash;
+mod history;
 mod observed;
 mod pins;
 mod previous;
@@ -41,6 +42,7 @@ use crate::mvcc::{
 pub use checkpoint::CheckpointRead;
 pub use compare::CompareRead;
 pub use hash::{HashRead, HashResult};
+pub use history::{History, HistoryRead};
 pub use observed::{LockObserver, OwnerGuard};
 pub use pins::{PIN_TICKS_MAX, Pin};
 pub use range::{RangeRead, RangeSummary};
@@ -263,6 +265,11 @@ impl View {
     /// As [`View::pin`].
     pub fn hash_kv(self: &Arc<Self>, revision: i64) -> Result<HashRead, ReadError> {
         HashRead::new(self.clone(), revision)
+    }
+
+    /// Pins everything that is readable now: all rows, for whoever copies the whole key space.
+    pub fn history(self: &Arc<Self>) -> Arc<History> {
+        Arc::new(History::new(self.clone()))
     }
 
     /// Starts to write a checkpoint of the index as of `revision`.

@@ -66,6 +66,14 @@ impl Pin {
         self.view.pins.0.lock().pins.contains_key(&(self.revision, self.id))
     }
 
+    /// Lets the pin last as long again as a new one; `false` if it has expired.
+    pub fn renew(&self) -> bool {
+        let mut registered = self.view.pins.0.lock();
+        let expires_tick = registered.now_tick + PIN_TICKS_MAX;
+        let pin = registered.pins.get_mut(&(self.revision, self.id));
+        pin.map(|expires| *expires = expires_tick).is_some()
+    }
+
     /// A row that is missing under an expired pin was compacted; under a valid one the store is
     /// damaged.
     pub(super) fn explain(&self, error: RowsError) -> ReadError {

@@ -15,7 +15,7 @@ use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable};
 
 use super::error::Fault;
 use super::tables::{REVISIONS, runs, worth_a_walk};
-use crate::mvcc::{Revision, Row, RowKey, Rows, RowsError};
+use crate::mvcc::{Revision, Row, RowKey, Rows, RowsError, ScanBounds};
 
 /// What the store and its readers share.
 pub(super) struct Shared {
@@ -89,19 +89,19 @@ impl Rows for StoreReader {
     }
 
     fn scan(&self, from: Revision, rows_max: usize, out: &mut Vec<Row>) -> Result<(), RowsError> {
+        self.scan_within(from, ScanBounds { rows_max, bytes_max: usize::MAX }, out).map(drop)
+    }
+
+    fn scan_within(
+        &self,
+        from: Revision,
+        bounds: ScanBounds,
+        out: &mut Vec<Row>,
+    ) -> Result<bool, RowsError> {
         let database = self.shared.database().map_err(|fault| self.error(&fault))?;
         let from = RowKey::new(from, false);
-        let bounds = ScanBounds { rows_max, bytes_max: usize::MAX };
-        let scanned = scan(&database, from.as_bytes(), bounds, out);
-        scanned.map(drop).map_err(|fault| self.error(&fault))
+        scan(&database, from.as_bytes(), bounds, out).map_err(|fault| self.error(&fault))
     }
-}
-
-/// Where a scan stops, at the latest after the row that reaches a bound.
-#[derive(Clone, Copy)]
-pub(super) struct ScanBounds {
-    pub(super) rows_max: usize,
-    pub(super) bytes_max: usize,
 }
 
 /// Appends the rows from `from` on, in order; returns whether a bound stopped it.

@@ -22,9 +22,9 @@ use super::StateStore;
 use super::backend::{FileOptions, Meter, OpenFile, open_file};
 use super::error::{Fault, RewriteError};
 use super::open::{folder, part_path, remove_if_there};
-use super::reader::{ScanBounds, scan};
+use super::reader::scan;
 use super::tables::{self, Appended, Header};
-use crate::mvcc::{Revision, Row, RowKey};
+use crate::mvcc::{Revision, Row, RowKey, ScanBounds};
 use crate::storage::fs::{OpenMode, SharedFs};
 
 /// What redb may keep in memory of the copy while it is written, in bytes.
