@@ -16,8 +16,8 @@ use super::event::{Event, Previous, key_of};
 use super::hub::Inner;
 use super::stream::{StreamId, Stretch};
 use crate::mutants::{self, Mutant};
-use crate::mvcc::{Revision, Row, Rows, RowsError};
-use crate::view::{STEP_KEYS_MAX, View};
+use crate::mvcc::{Revision, Row, Rows, RowsError, ScanBounds};
+use crate::view::{STEP_BYTES_MAX, STEP_KEYS_MAX, View};
 
 /// A stretch of history being read.
 #[derive(Debug)]
@@ -75,18 +75,20 @@ impl Scan {
         let before = self.rows.len();
         let recent = view.recent_rows(self.next, rows_max, &mut self.rows);
         let mut end = recent.current;
+        let mut has_more = self.rows.len() - before == rows_max;
         if !recent.is_held {
             end = recent.floor;
-            rows.scan(self.next, rows_max, &mut self.rows)?;
+            let bounds = ScanBounds { rows_max, bytes_max: STEP_BYTES_MAX };
+            has_more = rows.scan_within(self.next, bounds, &mut self.rows)?;
             let compacted = view.compact_revision();
             if compacted > self.from && !mutants::on(Mutant::WatchPastCompaction) {
                 return Ok(Step::Compacted { compacted, floor: recent.floor });
             }
+            let known = self.rows.partition_point(|row| row.key.revision().main <= end);
+            has_more &= known == self.rows.len();
+            self.rows.truncate(known);
         }
-        let found = self.rows.len() - before;
-        self.rows.retain(|row| row.key.revision().main <= end);
-        let is_full = found == rows_max && self.rows.len() == before + found;
-        let upto = match self.rows.last().filter(|_| is_full) {
+        let upto = match self.rows.last().filter(|_| has_more) {
             Some(last) => {
                 let last = last.key.revision();
                 self.next = Revision::new(last.main, last.sub + 1);
