@@ -15,7 +15,9 @@ use std::collections::BTreeSet;
 use crate::process::Program;
 
 pub mod disk;
+pub mod leasing;
 pub mod million;
+pub mod ranges;
 pub mod report;
 pub mod rewrites;
 pub mod rows;
@@ -23,6 +25,7 @@ pub mod sample;
 pub mod serving;
 pub mod statistics;
 pub mod syncs;
+pub mod watching;
 
 use self::report::{Report, SyncRow};
 use self::rows::Group;
@@ -64,8 +67,14 @@ type Alone = fn(&Program, &Scale) -> anyhow::Result<Sample>;
 type Together = fn(&[Program], &Scale) -> anyhow::Result<Vec<Sample>>;
 
 /// Scenarios whose samples take seconds, with a null run of their own.
-const FAST: [(Group, Alone); 3] =
-    [(Group::P1, serving::puts), (Group::P2, serving::gets), (Group::P4, serving::lone_puts)];
+const FAST: [(Group, Alone); 6] = [
+    (Group::P1, serving::puts),
+    (Group::P2, serving::gets),
+    (Group::P4, serving::lone_puts),
+    (Group::P9, watching::fan_out),
+    (Group::P10, watching::idle),
+    (Group::P13, ranges::large),
+];
 
 /// Measures all rows that were asked for; `say` is told of each sample.
 ///
@@ -78,7 +87,10 @@ pub fn compare(setup: &Setup, say: &mut dyn FnMut(&str)) -> anyhow::Result<Repor
             measured.push(setup.fast(group, run, say)?);
         }
     }
-    let slow: [(&[Group], Together); 3] = [
+    let slow: [(&[Group], Together); 4] = [
+        (&[Group::P11], |programs, scale| {
+            programs.iter().map(|program| leasing::leases(program, scale)).collect()
+        }),
         (&[Group::P16], |programs, scale| {
             programs.iter().map(|program| serving::written(program, scale)).collect()
         }),
@@ -89,8 +101,9 @@ pub fn compare(setup: &Setup, say: &mut dyn FnMut(&str)) -> anyhow::Result<Repor
         let groups: Vec<Group> =
             groups.iter().copied().filter(|group| setup.groups.contains(group)).collect();
         if !groups.is_empty() {
-            let rewrites = groups.contains(&Group::P15);
-            let pairs = if rewrites { setup.scale.rewrite_pairs } else { setup.scale.pairs };
+            // A sample of these costs minutes.
+            let is_long = groups.contains(&Group::P15) || groups.contains(&Group::P11);
+            let pairs = if is_long { setup.scale.rewrite_pairs } else { setup.scale.pairs };
             measured.push(setup.slow(groups, pairs, run, say)?);
         }
     }

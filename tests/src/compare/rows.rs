@@ -16,6 +16,14 @@ pub enum Group {
     P7,
     /// Start after a kill.
     P8,
+    /// Events to many watchers.
+    P9,
+    /// Memory of idle watch streams.
+    P10,
+    /// Leases.
+    P11,
+    /// Ranges of 100 MB.
+    P13,
     /// Counting a million keys.
     P14,
     /// Size of the state store after rewrites.
@@ -55,7 +63,7 @@ const fn row(
 }
 
 /// All rows, in the order of the table.
-pub const ROWS: [Row; 15] = [
+pub const ROWS: [Row; 24] = [
     row(
         Group::P1,
         ("put_cpu", "s/10k"),
@@ -86,6 +94,57 @@ pub const ROWS: [Row; 15] = [
         "kill -9 to the first linearizable read, 1 M keys",
         [0.5, 0.25, 0.1],
         Some(0.5),
+    ),
+    row(
+        Group::P9,
+        ("fan_out_time", "s/1M"),
+        "time per 1 M deliveries of events, 100 connections x 100 watchers of one prefix",
+        [0.667, 0.25, 0.125],
+        Some(0.667),
+    ),
+    row(Group::P9, ("fan_out_cpu", "s/1M"), "... CPU", [0.8, 0.25, 0.12], Some(0.8)),
+    row(
+        Group::P10,
+        ("idle_streams", "MiB"),
+        "memory of 100 connections x 100 idle watch streams",
+        [0.6, 0.3, 0.15],
+        Some(0.6),
+    ),
+    row(
+        Group::P11,
+        ("renew_cpu", "s"),
+        "CPU of 100k renewals over 100 streams in 20 s, no false expiry",
+        [0.6, 0.33, 0.12],
+        Some(0.6),
+    ),
+    row(
+        Group::P11,
+        ("expired_gone", "s"),
+        "time until 100k leases that expire together are gone",
+        [0.2, 0.05, 0.01],
+        Some(0.2),
+    ),
+    row(
+        Group::P13,
+        ("unary_cpu", "s"),
+        "CPU of a range of 100k x 1 KiB, one reply",
+        [0.8, 0.25, 0.1],
+        None,
+    ),
+    row(
+        Group::P13,
+        ("unary_peak", "MiB"),
+        "... memory above what was there",
+        [0.5, 0.05, 0.02],
+        None,
+    ),
+    row(Group::P13, ("stream_cpu", "s"), "CPU of it as a stream", [0.8, 0.25, 0.1], None),
+    row(
+        Group::P13,
+        ("stream_peak", "MiB"),
+        "... memory above what was there",
+        [0.5, 0.05, 0.02],
+        None,
     ),
     row(
         Group::P14,

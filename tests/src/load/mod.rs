@@ -31,10 +31,12 @@ use tonic::transport::{Channel, Endpoint};
 mod keys;
 mod paced;
 mod session;
+mod watchers;
 
 pub use keys::Keys;
 pub use paced::PacedWriters;
 pub use session::Session;
+pub use watchers::WatchStream;
 
 /// The longest that one plan may take.
 const DEADLINE: Duration = Duration::from_secs(600);

@@ -47,6 +47,25 @@ impl Session {
         Ok((reply.into_inner(), start.elapsed()))
     }
 
+    /// A range as a stream; how many keys came.
+    ///
+    /// # Errors
+    /// As [`Session::range`].
+    pub fn range_stream(&mut self, request: RangeRequest) -> anyhow::Result<usize> {
+        let kv = &mut self.kv;
+        self.runtime.block_on(async {
+            let read = async {
+                let mut messages = kv.range_stream(request).await?.into_inner();
+                let mut keys = 0;
+                while let Some(message) = messages.message().await? {
+                    keys += message.range_response.map_or(0, |part| part.kvs.len());
+                }
+                anyhow::Ok(keys)
+            };
+            tokio::time::timeout(TIMEOUT, read).await?
+        })
+    }
+
     /// A put; the revision that it made.
     ///
     /// # Errors
