@@ -7,21 +7,26 @@
 //!
 //! - `validate`, `request`, `compare`, `errors` and `methods` are pure.
 //! - `context` is the way to the owner and to the view; `reply` turns what apply did into messages.
-//! - One file per service: `kv` (with `stream`, and `large` for large unary replies), `cluster`, `maintenance`.
+//! - One file per service: `kv` (with `stream`, and `large` for large unary replies), `cluster`, `maintenance`,
+//!   `auth`.
 //! - `service` and `body` are the edge to HTTP: they find the service, and count messages and bytes.
 //!
 //! Deliberately absent: permission (decided in apply), retries (a proposal that may have left is never
 //! sent again), and any lock held over an await.
 
+mod admin_errors;
+mod auth;
 mod body;
 mod cluster;
 mod compare;
 mod context;
+mod downgrade;
 mod errors;
 mod kv;
 mod large;
 mod maintenance;
 mod methods;
+mod peer_urls;
 mod reply;
 mod request;
 mod service;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
+use quorate_proto::etcdserverpb::auth_server::AuthServer;
 use quorate_proto::etcdserverpb::cluster_server::ClusterServer;
 use quorate_proto::etcdserverpb::kv_server::KvServer;
 use quorate_proto::etcdserverpb::maintenance_server::MaintenanceServer;
@@ -15,6 +16,7 @@ use tonic::codegen::Service;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
+use super::auth::AuthService;
 use super::body::{Call, ReplyBody, RequestBody};
 use super::cluster::ClusterService;
 use super::context::Context;
@@ -45,6 +47,7 @@ pub struct Api {
     kv: KvServer<KvService>,
     cluster: ClusterServer<ClusterService>,
     maintenance: MaintenanceServer<MaintenanceService>,
+    auth: AuthServer<AuthService>,
     health: HealthServer<HealthService>,
     reflection: Dispatch,
     reflection_alpha: Dispatch,
@@ -73,12 +76,14 @@ impl Api {
         let kv = KvServer::new(KvService::new(context.clone()));
         let cluster = ClusterServer::new(ClusterService::new(context.clone()));
         let maintenance = MaintenanceServer::new(MaintenanceService::new(context.clone()));
+        let auth = AuthServer::new(AuthService::new(context.clone()));
         Arc::new(Self {
             message_bytes_max: limits.message_bytes_max(),
             slow,
             kv: kv.max_decoding_message_size(unlimited).max_encoding_message_size(unlimited),
             cluster: cluster.max_decoding_message_size(unlimited),
             maintenance: maintenance.max_decoding_message_size(unlimited),
+            auth: auth.max_decoding_message_size(unlimited),
             health: HealthServer::new(HealthService::from_health_reporter(health)),
             reflection: dispatch(reflection().build_v1().expect(DESCRIBED)),
             reflection_alpha: dispatch(reflection().build_v1alpha().expect(DESCRIBED)),
@@ -103,6 +108,7 @@ impl Api {
             "etcdserverpb.KV" => serve(self.kv.clone().call(request)).await,
             "etcdserverpb.Maintenance" => serve(self.maintenance.clone().call(request)).await,
             "etcdserverpb.Cluster" => serve(self.cluster.clone().call(request)).await,
+            "etcdserverpb.Auth" => serve(self.auth.clone().call(request)).await,
             "grpc.health.v1.Health" if name != "List" => {
                 serve(self.health.clone().call(request)).await
             }

@@ -16,7 +16,9 @@ use tokio::sync::oneshot;
 
 use crate::mvcc::Rows;
 use crate::replica::{Event, Reply, RequestId};
-use crate::state_machine::{Alarm, AlarmKind, Member, quota_cost_bytes, with_id};
+use crate::state_machine::{
+    Alarm, AlarmKind, ConfChange, ConfChangeKind, Member, quota_cost_bytes, with_id,
+};
 use crate::view::View;
 
 pub use crate::replica::{Committed, RequestError};
@@ -91,6 +93,21 @@ impl Handle {
             Reply::Committed(committed) => Ok(committed),
             Reply::Failed(error) => Err(error),
             reply => unreachable!("a proposal was answered with {reply:?}"),
+        }
+    }
+
+    /// Proposes new peer URLs for `member` and waits until they are applied here.
+    ///
+    /// # Errors
+    /// As [`Handle::propose`]; also if another change of the configuration is under way.
+    pub async fn update_member(&self, member: Member) -> Result<(), RequestError> {
+        let id = self.next_id();
+        let change = ConfChange { id: id.0, kind: ConfChangeKind::Update, member };
+        let change = change.encode();
+        match self.ask(id, Event::ProposeConfChange { id, change }).await? {
+            Reply::Committed(_) => Ok(()),
+            Reply::Failed(error) => Err(error),
+            reply => unreachable!("a change of a member was answered with {reply:?}"),
         }
     }
 

@@ -24,6 +24,13 @@ pub enum Event {
         /// The encoded command.
         command: Bytes,
     },
+    /// A client wants this change of the configuration; it carries the same id inside.
+    ProposeConfChange {
+        /// Where the reply goes.
+        id: RequestId,
+        /// The encoded `raftpb.ConfChange`.
+        change: Bytes,
+    },
     /// Somebody wants to read linearizably.
     ReadIndex {
         /// Where the reply goes.

@@ -212,6 +212,10 @@ impl Replica {
                     self.proposals.add(id, command, deadline_tick);
                 }
             }
+            Event::ProposeConfChange { id, change } => {
+                let (consensus, proposals) = (&mut self.consensus, &mut self.proposals);
+                proposals.change((id, change), deadline_tick, consensus, effects);
+            }
             Event::ReadIndex { id } => self.reads.add(id, deadline_tick),
             Event::AwaitCompaction { id, revision } => {
                 self.compactor.1.add(revision, id);
