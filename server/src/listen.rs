@@ -3,6 +3,10 @@
 //! gRPC and HTTP share a port, as in etcd: what comes with `content-type: application/grpc` goes to
 //! the [`Api`], everything else to the [`Site`]. Everything runs on the runtime of the caller.
 
+mod frames;
+mod pings;
+mod watched;
+
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -27,6 +31,8 @@ use crate::api::{Api, ReplyBody};
 use crate::config::{Http2Config, ListenAddr};
 use crate::http::{Loading, Site, Surface};
 use crate::telemetry::Metrics;
+
+use watched::Watched;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -113,6 +119,7 @@ impl Listener {
     /// Serves `front` until `stop` says true, then lets open calls end for a moment.
     pub async fn serve(self, front: Front, http2: Http2Config, mut stop: watch::Receiver<bool>) {
         let builder = Arc::new(connections(http2));
+        let ping_interval = http2.keepalive_min_time;
         let graceful = GracefulShutdown::new();
         loop {
             let accepted = tokio::select! {
@@ -120,7 +127,9 @@ impl Listener {
                 _ = stop.wait_for(|stop| *stop) => break,
             };
             match accepted {
-                Ok(stream) => spawn(stream, &front, &builder, &graceful),
+                Ok(stream) => {
+                    spawn(Watched::new(stream, ping_interval), &front, &builder, &graceful);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "connection not accepted");
                     tokio::time::sleep(ACCEPT_RETRY).await;
@@ -199,7 +208,7 @@ fn connections(http2: Http2Config) -> auto::Builder<TokioExecutor> {
 }
 
 fn spawn(
-    stream: Stream,
+    stream: Watched<Stream>,
     front: &Front,
     builder: &Arc<auto::Builder<TokioExecutor>>,
     graceful: &GracefulShutdown,
@@ -326,6 +335,7 @@ mod tests {
     const HTTP2: Http2Config = Http2Config {
         concurrent_streams_max: u32::MAX,
         keepalive_interval: Some(Duration::from_secs(7200)),
+        keepalive_min_time: Duration::from_secs(5),
         keepalive_timeout: Duration::from_secs(20),
     };
 

@@ -20,6 +20,7 @@ mod body;
 mod cluster;
 mod compare;
 mod context;
+mod deadline;
 mod downgrade;
 mod errors;
 mod kv;

@@ -20,6 +20,7 @@ use super::auth::AuthService;
 use super::body::{Call, ReplyBody, RequestBody};
 use super::cluster::ClusterService;
 use super::context::Context;
+use super::deadline::{self, Expiring};
 use super::errors::Refusal;
 use super::kv::KvService;
 use super::maintenance::MaintenanceService;
@@ -102,9 +103,25 @@ impl Api {
         if let Err(refusal) = self.check_metadata(request.headers(), method) {
             return refuse(refusal.into(), Some(call));
         }
+        let deadline = match deadline::of(request.headers()) {
+            Ok(deadline) => deadline,
+            Err(malformed) => return refuse(malformed, Some(call)),
+        };
         let request = request.map(|body| RequestBody::new(body, self.message_bytes_max, &call));
+        let reply = match deadline::until(deadline, self.dispatch(method, request)).await {
+            Ok(reply) => reply,
+            Err(exceeded) => return refuse(exceeded, Some(call)),
+        };
+        let (mut parts, body) = reply.into_parts();
+        let is_stream = METHODS[method].2 != MethodKind::Unary;
+        let body = Expiring::wrap(body, deadline.filter(|_| is_stream));
+        let body = ReplyBody::of_call(&mut parts, body, call);
+        Response::from_parts(parts, body)
+    }
+
+    async fn dispatch(&self, method: usize, request: Request<RequestBody>) -> HttpReply {
         let (service, name, _) = METHODS[method];
-        let reply = match service {
+        match service {
             "etcdserverpb.KV" => serve(self.kv.clone().call(request)).await,
             "etcdserverpb.Maintenance" => serve(self.maintenance.clone().call(request)).await,
             "etcdserverpb.Cluster" => serve(self.cluster.clone().call(request)).await,
@@ -114,11 +131,8 @@ impl Api {
             }
             "grpc.reflection.v1.ServerReflection" => (self.reflection)(request).await,
             "grpc.reflection.v1alpha.ServerReflection" => (self.reflection_alpha)(request).await,
-            _ => return refuse(unavailable(&format!("{service}/{name}")), Some(call)),
-        };
-        let (mut parts, body) = reply.into_parts();
-        let body = ReplyBody::of_call(&mut parts, body, call);
-        Response::from_parts(parts, body)
+            _ => unavailable(&format!("{service}/{name}")).into_http(),
+        }
     }
 
     /// What a client asks in its metadata: to fail without a leader; and it says its version.

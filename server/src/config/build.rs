@@ -152,6 +152,7 @@ fn listen(settings: &Settings) -> Result<ListenConfig, ConfigError> {
             concurrent_streams_max: u32::try_from(streams)
                 .map_err(|_| refused(settings, "max-concurrent-streams", "must be below 2^32"))?,
             keepalive_interval: Some(interval).filter(|interval| !interval.is_zero()),
+            keepalive_min_time: settings.duration("grpc-keepalive-min-time"),
             keepalive_timeout: settings.duration("grpc-keepalive-timeout"),
         },
     })

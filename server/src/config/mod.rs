@@ -159,6 +159,8 @@ pub struct Http2Config {
     pub concurrent_streams_max: u32,
     /// Time between two pings to a silent client; `None` sends none.
     pub keepalive_interval: Option<Duration>,
+    /// Shortest time between two pings of a client; zero leaves it to gRPC, whose default is 5 minutes.
+    pub keepalive_min_time: Duration,
     /// Time for the answer to a ping.
     pub keepalive_timeout: Duration,
 }
