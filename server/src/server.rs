@@ -122,6 +122,8 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     let handle = running.handle.clone();
     let replies = handle.clone();
     tokio::spawn(async move { replies.replies().deliver().await });
+    let changes = handle.clone();
+    tokio::spawn(async move { changes.changes().deliver().await });
     let addresses = config.listen.client.iter().map(ToString::to_string).collect();
     tokio::spawn(announce(handle.clone(), addresses));
     open.send_replace(Some(services_of(config, &handle, &metrics)));

@@ -63,10 +63,9 @@ impl AdminRefusal {
             Self::MemberBadUrls => (InvalidArgument, "etcdserver: given member URLs are invalid"),
             Self::PeerUrlsExist => (FailedPrecondition, "etcdserver: Peer URLs already exists"),
             Self::MemberNotFound => (NotFound, "etcdserver: member not found"),
-            Self::NotEnoughStartedMembers => (
-                Unknown,
-                "etcdserver: re-configuration failed due to not enough started members",
-            ),
+            Self::NotEnoughStartedMembers => {
+                (Unknown, "etcdserver: re-configuration failed due to not enough started members")
+            }
             Self::MemberNotLearner => {
                 (FailedPrecondition, "etcdserver: can only promote a learner member")
             }

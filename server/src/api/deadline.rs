@@ -32,6 +32,8 @@ pub(crate) fn of(headers: &HeaderMap) -> Result<Option<Instant>, Status> {
     let text = String::from_utf8_lossy(value.as_bytes());
     match parse(&text) {
         Ok(timeout) if timeout > TIMEOUT_MAX => Ok(None),
+        // Nothing is begun for who does not wait.
+        Ok(Duration::ZERO) => Err(AdminRefusal::DeadlineExceeded.into()),
         Ok(timeout) => Ok(Some(Instant::now() + timeout)),
         Err(reason) => Err(Status::internal(format!("malformed grpc-timeout: {reason}"))),
     }

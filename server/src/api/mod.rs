@@ -8,7 +8,7 @@
 //! - `validate`, `request`, `compare`, `errors` and `methods` are pure.
 //! - `context` is the way to the owner and to the view; `reply` turns what apply did into messages.
 //! - One file per service: `kv` (with `stream`, and `large` for large unary replies), `cluster`, `maintenance`,
-//!   `auth`.
+//!   `auth`, `lock` and `election` (both on `concurrency`).
 //! - `service` and `body` are the edge to HTTP: they find the service, and count messages and bytes.
 //!
 //! Deliberately absent: permission (decided in apply), retries (a proposal that may have left is never
@@ -19,12 +19,15 @@ mod auth;
 mod body;
 mod cluster;
 mod compare;
+mod concurrency;
 mod context;
 mod deadline;
 mod downgrade;
+mod election;
 mod errors;
 mod kv;
 mod large;
+mod lock;
 mod maintenance;
 mod methods;
 mod peer_urls;

@@ -11,6 +11,8 @@ use quorate_proto::etcdserverpb::auth_server::AuthServer;
 use quorate_proto::etcdserverpb::cluster_server::ClusterServer;
 use quorate_proto::etcdserverpb::kv_server::KvServer;
 use quorate_proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use quorate_proto::v3electionpb::election_server::ElectionServer;
+use quorate_proto::v3lockpb::lock_server::LockServer;
 use tonic::Status;
 use tonic::codegen::Service;
 use tonic_health::pb::health_server::HealthServer;
@@ -19,10 +21,13 @@ use tonic_health::server::{HealthReporter, HealthService};
 use super::auth::AuthService;
 use super::body::{Call, ReplyBody, RequestBody};
 use super::cluster::ClusterService;
+use super::concurrency::Concurrency;
 use super::context::Context;
 use super::deadline::{self, Expiring};
+use super::election::ElectionService;
 use super::errors::Refusal;
 use super::kv::KvService;
+use super::lock::LockService;
 use super::maintenance::MaintenanceService;
 use super::methods::{self, METHODS};
 use super::unavailable;
@@ -49,6 +54,8 @@ pub struct Api {
     cluster: ClusterServer<ClusterService>,
     maintenance: MaintenanceServer<MaintenanceService>,
     auth: AuthServer<AuthService>,
+    lock: LockServer<LockService>,
+    election: ElectionServer<ElectionService>,
     health: HealthServer<HealthService>,
     reflection: Dispatch,
     reflection_alpha: Dispatch,
@@ -77,6 +84,9 @@ impl Api {
         let kv = KvServer::new(KvService::new(context.clone()));
         let cluster = ClusterServer::new(ClusterService::new(context.clone()));
         let maintenance = MaintenanceServer::new(MaintenanceService::new(context.clone()));
+        let concurrency = Concurrency::new(context.clone());
+        let lock = LockServer::new(LockService::new(Arc::clone(&concurrency)));
+        let election = ElectionServer::new(ElectionService::new(concurrency));
         let auth = AuthServer::new(AuthService::new(context.clone()));
         Arc::new(Self {
             message_bytes_max: limits.message_bytes_max(),
@@ -85,6 +95,8 @@ impl Api {
             cluster: cluster.max_decoding_message_size(unlimited),
             maintenance: maintenance.max_decoding_message_size(unlimited),
             auth: auth.max_decoding_message_size(unlimited),
+            lock: lock.max_decoding_message_size(unlimited),
+            election: election.max_decoding_message_size(unlimited),
             health: HealthServer::new(HealthService::from_health_reporter(health)),
             reflection: dispatch(reflection().build_v1().expect(DESCRIBED)),
             reflection_alpha: dispatch(reflection().build_v1alpha().expect(DESCRIBED)),
@@ -126,6 +138,8 @@ impl Api {
             "etcdserverpb.Maintenance" => serve(self.maintenance.clone().call(request)).await,
             "etcdserverpb.Cluster" => serve(self.cluster.clone().call(request)).await,
             "etcdserverpb.Auth" => serve(self.auth.clone().call(request)).await,
+            "v3lockpb.Lock" => serve(self.lock.clone().call(request)).await,
+            "v3electionpb.Election" => serve(self.election.clone().call(request)).await,
             "grpc.health.v1.Health" if name != "List" => {
                 serve(self.health.clone().call(request)).await
             }

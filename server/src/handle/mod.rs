@@ -3,6 +3,7 @@
 //! A [`Handle`] is what everyone but the owner holds. Requests go in as events and come back as
 //! replies; reads go past the owner, to the [`View`], after [`Handle::linearize`].
 
+mod changes;
 mod mailbox;
 mod replies;
 mod status;
@@ -23,6 +24,7 @@ use crate::view::View;
 
 pub use crate::replica::{Committed, RequestError};
 pub use crate::state_machine::{ApplyError, Response};
+pub use changes::Changes;
 pub use mailbox::{Delivery, Mailbox, Refused, Request, Stop};
 pub use replies::Replies;
 pub use status::Status;
@@ -56,6 +58,7 @@ struct Shared {
     parts: Parts,
     mailbox: Mailbox,
     replies: Replies,
+    changes: Changes,
     status: Status,
     next_id: AtomicU64,
     /// Small and seldom changed, so readers take a copy of the pointer. Never held over anything.
@@ -71,6 +74,7 @@ impl Handle {
             parts,
             mailbox: Mailbox::default(),
             replies: Replies::default(),
+            changes: Changes::default(),
             status: Status::default(),
             members: RwLock::default(),
             alarms: RwLock::default(),
@@ -197,6 +201,11 @@ impl Handle {
     /// The way of replies.
     pub fn replies(&self) -> &Replies {
         &self.shared.replies
+    }
+
+    /// Those who wait for a change of keys.
+    pub fn changes(&self) -> &Changes {
+        &self.shared.changes
     }
 
     /// Publishes members and alarms. Only the owner calls this.

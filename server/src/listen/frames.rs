@@ -113,7 +113,13 @@ mod tests {
         let bytes = frame(DATA, 1, 5);
         let mut direction = Frames::default();
         for (at, byte) in bytes.iter().enumerate() {
-            let expected = if at == 0 { 0 } else if at < 9 { 9 - at } else { 14 - at };
+            let expected = if at == 0 {
+                0
+            } else if at < 9 {
+                9 - at
+            } else {
+                14 - at
+            };
             assert_eq!(direction.owed(), expected, "before byte {at}");
             direction.feed(&[*byte], |_| {});
         }
