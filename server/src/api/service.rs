@@ -9,6 +9,7 @@ use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use quorate_proto::etcdserverpb::cluster_server::ClusterServer;
 use quorate_proto::etcdserverpb::kv_server::KvServer;
+use quorate_proto::etcdserverpb::lease_server::LeaseServer;
 use quorate_proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use tonic::Status;
 use tonic::codegen::Service;
@@ -20,6 +21,7 @@ use super::cluster::ClusterService;
 use super::context::Context;
 use super::errors::Refusal;
 use super::kv::KvService;
+use super::lease::LeaseService;
 use super::maintenance::MaintenanceService;
 use super::methods::{self, METHODS};
 use super::unavailable;
@@ -43,6 +45,7 @@ pub struct Api {
     message_bytes_max: usize,
     slow: Duration,
     kv: KvServer<KvService>,
+    lease: LeaseServer<LeaseService>,
     cluster: ClusterServer<ClusterService>,
     maintenance: MaintenanceServer<MaintenanceService>,
     health: HealthServer<HealthService>,
@@ -71,12 +74,14 @@ impl Api {
         // The length is checked by `RequestBody`, with the text of gRPC for Go.
         let unlimited = usize::MAX;
         let kv = KvServer::new(KvService::new(context.clone()));
+        let lease = LeaseServer::new(LeaseService::new(context.clone()));
         let cluster = ClusterServer::new(ClusterService::new(context.clone()));
         let maintenance = MaintenanceServer::new(MaintenanceService::new(context.clone()));
         Arc::new(Self {
             message_bytes_max: limits.message_bytes_max(),
             slow,
             kv: kv.max_decoding_message_size(unlimited).max_encoding_message_size(unlimited),
+            lease: lease.max_decoding_message_size(unlimited),
             cluster: cluster.max_decoding_message_size(unlimited),
             maintenance: maintenance.max_decoding_message_size(unlimited),
             health: HealthServer::new(HealthService::from_health_reporter(health)),
@@ -101,6 +106,7 @@ impl Api {
         let (service, name, _) = METHODS[method];
         let reply = match service {
             "etcdserverpb.KV" => serve(self.kv.clone().call(request)).await,
+            "etcdserverpb.Lease" => serve(self.lease.clone().call(request)).await,
             "etcdserverpb.Maintenance" => serve(self.maintenance.clone().call(request)).await,
             "etcdserverpb.Cluster" => serve(self.cluster.clone().call(request)).await,
             "grpc.health.v1.Health" if name != "List" => {

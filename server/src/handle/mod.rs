@@ -3,6 +3,7 @@
 //! A [`Handle`] is what everyone but the owner holds. Requests go in as events and come back as
 //! replies; reads go past the owner, to the [`View`], after [`Handle::linearize`].
 
+mod leases;
 mod mailbox;
 mod replies;
 mod status;
@@ -19,7 +20,7 @@ use crate::replica::{Event, Reply, RequestId};
 use crate::state_machine::{Alarm, AlarmKind, Member, quota_cost_bytes, with_id};
 use crate::view::View;
 
-pub use crate::replica::{Committed, RequestError};
+pub use crate::replica::{Committed, RequestError, TimeToLive};
 pub use crate::state_machine::{ApplyError, Response};
 pub use mailbox::{Delivery, Mailbox, Refused, Request, Stop};
 pub use replies::Replies;
@@ -46,6 +47,8 @@ pub struct Parts {
     pub request_bytes_max: usize,
     /// The quota in bytes; `None` for none.
     pub quota_bytes: Option<u64>,
+    /// The shortest time to live of a lease, in seconds.
+    pub lease_ttl_min_s: i64,
     /// Gives unused space back; called for [`Handle::defragment`].
     pub defragment: Box<dyn Fn(Defragmented) + Send + Sync>,
 }
