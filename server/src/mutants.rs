@@ -32,6 +32,12 @@ pub enum Mutant {
     HalfFlush,
     /// A new segment gets its name, and the folder is not synced.
     RenameNotSynced,
+    /// The renewal of a lease is answered although what was left of it is still written down.
+    CheckpointKept,
+    /// The end of a lease leaves its last key.
+    RevokeLeavesKey,
+    /// A key that gets another lease, or none, stays attached to the one before.
+    DetachForgotten,
 }
 
 #[cfg(feature = "mutants")]

@@ -15,7 +15,7 @@ use crate::handle::{Handle, RequestError};
 use crate::http::{Loading, Site, Surface};
 use crate::listen::{Front, ListenError, Listener, Services};
 use crate::mvcc::Limits;
-use crate::replica::{self, FlushLimits};
+use crate::replica::{self, FlushLimits, LeaseConfig};
 use crate::runtime::{self, Options, Progress, RecoverError, Recovered, Report, RunError, Setup};
 use crate::state_machine::Member;
 use crate::storage::checkpoint::CHECKPOINT_BYTES;
@@ -43,6 +43,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often history is looked at in revision mode; etcd's interval.
 const REVISION_COMPACTION_INTERVAL: Duration = Duration::from_secs(300);
+
+/// How often what is left of long leases is written down; etcd's interval.
+const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
 
 /// What the log keeps in memory of what is flushed, in bytes: for followers that lag. A lone member
 /// has none, and older entries are on disk.
@@ -340,15 +343,30 @@ fn options(config: &Config, setup: &Setup) -> Result<Options, ServerError> {
                 },
             },
             disarm_below_bytes: auto_disarm.map(|quota| quota / 100 * DISARM_PERCENT),
+            lease: LeaseConfig {
+                checkpoint_ms: raft.lease_checkpoint.then(|| millis(LEASE_CHECKPOINT_INTERVAL)),
+                extend_ms: millis(election),
+                retry_ms: millis(REQUEST_TIMEOUT + 2 * election),
+            },
             boot_nonce: random()?,
         },
         tick,
         first_request_id: first_request_id(setup.member.id, random()?),
         request_bytes_max: config.limits.request_bytes_max,
         quota_bytes,
+        lease_ttl_min_s: lease_ttl_min_s(election),
         checkpoint_bytes: CHECKPOINT_BYTES,
         reserve_bytes: RESERVE_BYTES,
     })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A lease must outlive an election and its renewal: one and a half election timeouts, in whole seconds.
+fn lease_ttl_min_s(election: Duration) -> i64 {
+    i64::try_from((election * 3 / 2).as_millis().div_ceil(1000)).unwrap_or(i64::MAX)
 }
 
 /// Two bytes of the member, then five random ones, as etcd does with its clock; requests count up from

@@ -21,17 +21,18 @@ use source::Tree;
 const IMPORTS: &[(&str, &[&str])] = &[
     ("mvcc", &[]),
     ("view", &["mvcc"]),
-    ("handle", &["mvcc", "state_machine", "view", "replica"]),
+    // What was done to leases is published as it is counted.
+    ("handle", &["mvcc", "lease", "state_machine", "view", "replica"]),
     ("watch", &["mvcc", "view"]),
     ("lease", &["mvcc"]),
     ("auth", &[]),
     ("consensus", &[]),
     // The configuration that entries made is flushed with the state that they made.
     ("state_machine", &["mvcc", "lease", "auth", "consensus"]),
-    ("replica", &["consensus", "state_machine", "watch", "view", "mvcc"]),
+    ("replica", &["consensus", "state_machine", "watch", "lease", "view", "mvcc"]),
     ("storage", &["mvcc", "consensus", "state_machine", "view"]),
     ("peer", &["handle"]),
-    ("api", &["handle", "view", "mvcc", "state_machine", "telemetry", "config"]),
+    ("api", &["handle", "view", "mvcc", "lease", "state_machine", "telemetry", "config"]),
     // Health names alarms.
     ("http", &["handle", "view", "telemetry", "mvcc", "config", "state_machine"]),
     (

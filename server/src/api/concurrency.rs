@@ -15,25 +15,30 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use quorate_proto::etcdserverpb::kv_server::Kv as _;
+use quorate_proto::etcdserverpb::lease_server::Lease as _;
 use quorate_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use quorate_proto::etcdserverpb::request_op::Request as Op;
 use quorate_proto::etcdserverpb::response_op::Response as OpResponse;
 use quorate_proto::etcdserverpb::{
-    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, ResponseHeader, TxnRequest,
-    TxnResponse,
+    Compare, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp,
+    ResponseHeader, TxnRequest, TxnResponse,
 };
 use quorate_proto::mvccpb::KeyValue;
 use tonic::{Request, Status};
 
 use super::context::{Context, decode_kv};
 use super::kv::KvService;
-use super::unavailable;
+use super::lease::LeaseService;
 use crate::mvcc::KeyRange;
+
+/// What a lease is granted for to who names none, in seconds.
+const SESSION_TTL_S: i64 = 60;
 
 /// What both services need.
 pub(crate) struct Concurrency {
     context: Context,
     kv: KvService,
+    leases: LeaseService,
 }
 
 /// The keys of one lock or election.
@@ -95,7 +100,8 @@ impl Prefix {
 impl Concurrency {
     pub(crate) fn new(context: Context) -> Arc<Self> {
         let kv = KvService::new(context.clone());
-        Arc::new(Self { context, kv })
+        let leases = LeaseService::new(context.clone());
+        Arc::new(Self { context, kv, leases })
     }
 
     /// The lease of a request: the one it names, or a new one for 0.
@@ -105,7 +111,8 @@ impl Concurrency {
 
     /// Grants a lease that its client has to renew.
     async fn grant(&self) -> Result<i64, Status> {
-        Err(unavailable("a lock or an election without a lease of its own"))
+        let request = LeaseGrantRequest { ttl: SESSION_TTL_S, id: 0 };
+        Ok(self.leases.lease_grant(Request::new(request)).await?.into_inner().id)
     }
 
     /// Puts the key of `lease` with `value`, unless it is there.

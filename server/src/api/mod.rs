@@ -7,8 +7,8 @@
 //!
 //! - `validate`, `request`, `compare`, `errors` and `methods` are pure.
 //! - `context` is the way to the owner and to the view; `reply` turns what apply did into messages.
-//! - One file per service: `kv` (with `stream`, and `large` for large unary replies), `cluster`, `maintenance`,
-//!   `auth`, `lock` and `election` (both on `concurrency`).
+//! - One file per service: `kv` (with `stream`, and `large` for large unary replies), `lease` (with
+//!   `keep_alive`), `cluster`, `maintenance`, `auth`, `lock` and `election` (both on `concurrency`).
 //! - `service` and `body` are the edge to HTTP: they find the service, and count messages and bytes.
 //!
 //! Deliberately absent: permission (decided in apply), retries (a proposal that may have left is never
@@ -25,8 +25,10 @@ mod deadline;
 mod downgrade;
 mod election;
 mod errors;
+mod keep_alive;
 mod kv;
 mod large;
+mod lease;
 mod lock;
 mod maintenance;
 mod methods;
@@ -44,21 +46,27 @@ pub use body::ReplyBody;
 pub use methods::METHODS;
 pub use service::Api;
 
-use quorate_proto::etcdserverpb::{kv_server::Kv, maintenance_server::Maintenance};
+use quorate_proto::etcdserverpb::{
+    kv_server::Kv, lease_server::Lease, maintenance_server::Maintenance,
+};
 use tonic::Status;
 
 use crate::config::LimitConfig;
 use crate::handle::Handle;
 use crate::telemetry::Metrics;
 
-/// The services on keys and for operators without their edge to HTTP, as the simulator calls them.
+/// The services on keys, on leases and for operators without their edge to HTTP, as the simulator calls them.
 pub fn services(
     handle: Handle,
     metrics: std::sync::Arc<Metrics>,
     limits: LimitConfig,
-) -> (impl Kv, impl Maintenance) {
+) -> (impl Kv, impl Lease, impl Maintenance) {
     let context = context::Context::new(handle, metrics, limits);
-    (kv::KvService::new(context.clone()), maintenance::MaintenanceService::new(context))
+    (
+        kv::KvService::new(context.clone()),
+        lease::LeaseService::new(context.clone()),
+        maintenance::MaintenanceService::new(context),
+    )
 }
 
 /// What a method says whose feature is not there.

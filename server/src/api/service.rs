@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use quorate_proto::etcdserverpb::auth_server::AuthServer;
 use quorate_proto::etcdserverpb::cluster_server::ClusterServer;
 use quorate_proto::etcdserverpb::kv_server::KvServer;
+use quorate_proto::etcdserverpb::lease_server::LeaseServer;
 use quorate_proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use quorate_proto::v3electionpb::election_server::ElectionServer;
 use quorate_proto::v3lockpb::lock_server::LockServer;
@@ -27,6 +28,7 @@ use super::deadline::{self, Expiring};
 use super::election::ElectionService;
 use super::errors::Refusal;
 use super::kv::KvService;
+use super::lease::LeaseService;
 use super::lock::LockService;
 use super::maintenance::MaintenanceService;
 use super::methods::{self, METHODS};
@@ -51,6 +53,7 @@ pub struct Api {
     message_bytes_max: usize,
     slow: Duration,
     kv: KvServer<KvService>,
+    lease: LeaseServer<LeaseService>,
     cluster: ClusterServer<ClusterService>,
     maintenance: MaintenanceServer<MaintenanceService>,
     auth: AuthServer<AuthService>,
@@ -82,6 +85,7 @@ impl Api {
         // The length is checked by `RequestBody`, with the text of gRPC for Go.
         let unlimited = usize::MAX;
         let kv = KvServer::new(KvService::new(context.clone()));
+        let lease = LeaseServer::new(LeaseService::new(context.clone()));
         let cluster = ClusterServer::new(ClusterService::new(context.clone()));
         let maintenance = MaintenanceServer::new(MaintenanceService::new(context.clone()));
         let concurrency = Concurrency::new(context.clone());
@@ -92,6 +96,7 @@ impl Api {
             message_bytes_max: limits.message_bytes_max(),
             slow,
             kv: kv.max_decoding_message_size(unlimited).max_encoding_message_size(unlimited),
+            lease: lease.max_decoding_message_size(unlimited),
             cluster: cluster.max_decoding_message_size(unlimited),
             maintenance: maintenance.max_decoding_message_size(unlimited),
             auth: auth.max_decoding_message_size(unlimited),
@@ -135,6 +140,7 @@ impl Api {
         let (service, name, _) = METHODS[method];
         match service {
             "etcdserverpb.KV" => serve(self.kv.clone().call(request)).await,
+            "etcdserverpb.Lease" => serve(self.lease.clone().call(request)).await,
             "etcdserverpb.Maintenance" => serve(self.maintenance.clone().call(request)).await,
             "etcdserverpb.Cluster" => serve(self.cluster.clone().call(request)).await,
             "etcdserverpb.Auth" => serve(self.auth.clone().call(request)).await,

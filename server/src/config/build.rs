@@ -19,11 +19,11 @@ const COMPACTION_BATCH_KEYS_DEFAULT: usize = 1000;
 
 pub(super) fn config(settings: Settings) -> Result<Config, ConfigError> {
     let mut notices = settings.notices.clone();
-    features::check(settings.text("feature-gates"), &mut notices)?;
+    let gates = features::read(settings.text("feature-gates"), &mut notices)?;
     let member = member(&settings)?;
     Ok(Config {
         cluster: cluster_config(&settings, &member.name)?,
-        raft: raft(&settings)?,
+        raft: raft(&settings, gates.lease_checkpoint)?,
         listen: listen(&settings)?,
         limits: limits(&settings, &mut notices)?,
         storage: storage(&settings, &mut notices)?,
@@ -85,7 +85,7 @@ fn cluster_config(settings: &Settings, name: &str) -> Result<ClusterConfig, Conf
     })
 }
 
-fn raft(settings: &Settings) -> Result<RaftConfig, ConfigError> {
+fn raft(settings: &Settings, lease_checkpoint: bool) -> Result<RaftConfig, ConfigError> {
     let heartbeat_ms = settings.uint("heartbeat-interval");
     let election_ms = settings.uint("election-timeout");
     if heartbeat_ms == 0 {
@@ -107,6 +107,7 @@ fn raft(settings: &Settings) -> Result<RaftConfig, ConfigError> {
         election_ticks: u32::try_from(election_ms / heartbeat_ms).unwrap_or(u32::MAX),
         initial_election_tick_advance: settings.flag("initial-election-tick-advance"),
         pre_vote: settings.flag("pre-vote"),
+        lease_checkpoint,
         strict_reconfig_check: settings.flag("strict-reconfig-check"),
         snapshot_count: settings.uint("snapshot-count"),
         snapshot_catchup_entries: settings.uint("snapshot-catchup-entries"),

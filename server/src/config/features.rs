@@ -8,6 +8,14 @@ enum Moved {
     NoEffect,
     /// What it asks for is not there.
     NotYet,
+    /// It does what it says.
+    Used,
+}
+
+/// The gates that mean something here.
+pub(super) struct Gates {
+    /// `LeaseCheckpoint`. On, where etcd's default is off: a lease would live up to twice its time.
+    pub(super) lease_checkpoint: bool,
 }
 
 const GATES: [(&str, bool, Moved); 11] = [
@@ -16,16 +24,18 @@ const GATES: [(&str, bool, Moved); 11] = [
     ("CompactHashCheck", false, Moved::NotYet),
     ("FastLeaseKeepAlive", true, Moved::NoEffect),
     ("InitialCorruptCheck", false, Moved::NotYet),
-    ("LeaseCheckpoint", false, Moved::NotYet),
-    ("LeaseCheckpointPersist", false, Moved::NotYet),
+    ("LeaseCheckpoint", true, Moved::Used),
+    // What is left of a lease is stored whenever it is written down.
+    ("LeaseCheckpointPersist", true, Moved::NoEffect),
     ("PriorityRequest", false, Moved::NotYet),
     ("SetMemberLocalAddr", false, Moved::NotYet),
     ("StopGRPCServiceOnDefrag", false, Moved::NoEffect),
     ("TxnModeWriteWithSharedBuffer", true, Moved::NoEffect),
 ];
 
-/// Checks the list; sentences for gates without effect go to `notices`.
-pub(super) fn check(text: &str, notices: &mut Vec<String>) -> Result<(), ConfigError> {
+/// Reads the list; sentences for gates without effect go to `notices`.
+pub(super) fn read(text: &str, notices: &mut Vec<String>) -> Result<Gates, ConfigError> {
+    let mut gates = Gates { lease_checkpoint: true };
     for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
         let parsed = item
             .split_once('=')
@@ -43,6 +53,7 @@ pub(super) fn check(text: &str, notices: &mut Vec<String>) -> Result<(), ConfigE
             )));
         };
         match moved {
+            Moved::Used => gates.lease_checkpoint = value,
             _ if value == *default => {}
             Moved::NoEffect => notices.push(format!("--feature-gates {item} has no effect")),
             Moved::NotYet => {
@@ -52,5 +63,5 @@ pub(super) fn check(text: &str, notices: &mut Vec<String>) -> Result<(), ConfigE
             }
         }
     }
-    Ok(())
+    Ok(gates)
 }

@@ -125,6 +125,8 @@ pub struct RaftConfig {
     pub initial_election_tick_advance: bool,
     /// Ask for votes first.
     pub pre_vote: bool,
+    /// Write down now and then what is left of long leases, so that a new leader does not begin anew.
+    pub lease_checkpoint: bool,
     /// Refuse changes of members that could lose the quorum.
     pub strict_reconfig_check: bool,
     /// Entries between two trims of the log.

@@ -4,6 +4,7 @@
 //! replies; reads go past the owner, to the [`View`], after [`Handle::linearize`].
 
 mod changes;
+mod leases;
 mod mailbox;
 mod replies;
 mod status;
@@ -22,7 +23,7 @@ use crate::state_machine::{
 };
 use crate::view::View;
 
-pub use crate::replica::{Committed, RequestError};
+pub use crate::replica::{Committed, RequestError, TimeToLive};
 pub use crate::state_machine::{ApplyError, Response};
 pub use changes::Changes;
 pub use mailbox::{Delivery, Mailbox, Refused, Request, Stop};
@@ -50,6 +51,8 @@ pub struct Parts {
     pub request_bytes_max: usize,
     /// The quota in bytes; `None` for none.
     pub quota_bytes: Option<u64>,
+    /// The shortest time to live of a lease, in seconds.
+    pub lease_ttl_min_s: i64,
     /// Gives unused space back; called for [`Handle::defragment`].
     pub defragment: Box<dyn Fn(Defragmented) + Send + Sync>,
 }

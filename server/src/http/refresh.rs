@@ -23,6 +23,11 @@ pub(super) fn refresh(metrics: &Metrics, handle: &Handle) {
     if member_id != 0 {
         raft.id.with_label_values(&[format!("{member_id:x}").as_str()]).set(1);
     }
+    let (lease, counts) = (&metrics.lease, &status.leases);
+    raise(&lease.granted, counts.granted.load(Relaxed));
+    raise(&lease.revoked, counts.revoked.load(Relaxed));
+    raise(&lease.renewed, counts.renewed.load(Relaxed));
+    raise(&lease.expired, counts.expired.load(Relaxed));
     space.alarms.reset();
     for alarm in handle.alarms().iter() {
         let kind = match alarm.kind {

@@ -16,6 +16,7 @@ mod committer;
 mod compaction;
 mod event;
 mod flushing;
+mod leases;
 mod proposals;
 mod reads;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::consensus::{self, ConfChangeError, Consensus, ConsensusError, SoftState};
+use crate::lease::{LeaseCounts, Lessor};
 use crate::mutants;
 use crate::mvcc::{Rows, Sizes};
 use crate::state_machine::{Alarm, AlarmKind, FatalError, Member, Restored, StateMachine, own};
@@ -33,18 +35,23 @@ use crate::view::View;
 use committer::{Committer, Progress};
 use compaction::{AutoCompactor, CompactionWaits};
 use flushing::Flushing;
+use leases::Leases;
 use proposals::{APPLY_GAP_MAX, Proposals};
 use reads::Reads;
 
 pub use compaction::AutoCompaction;
-pub use event::{Committed, Effect, Event, Persist, Reply, RequestError, RequestId};
+pub use event::{Committed, Effect, Event, Persist, Reply, RequestError, RequestId, TimeToLive};
 pub use flushing::FlushLimits;
+pub use leases::{LEASE_KEYS_MAX, LeaseConfig};
 
 /// The API version that a cluster of this version agrees on.
 pub const CLUSTER_VERSION: &str = "3.7.0";
 
 /// Keys that one step of a compaction looks at, about a millisecond of work.
 const COMPACT_STEP_KEYS: usize = 2000;
+
+/// Changed records of leases that are flushed at once, so that a batch stays short.
+const DIRTY_LEASES_MAX: usize = 50_000;
 
 /// How often it is looked at whether an alarm can be taken back.
 const DISARM_INTERVAL_TICKS: u64 = 50;
@@ -67,6 +74,8 @@ pub struct Config {
     /// Below this size the NOSPACE alarm of this member is taken back by itself; `None` leaves that
     /// to people, as in etcd.
     pub disarm_below_bytes: Option<u64>,
+    /// Times that leases go by.
+    pub lease: LeaseConfig,
     /// Drawn once per start; with the member's ID it makes contexts of reads unique.
     pub boot_nonce: u64,
 }
@@ -119,7 +128,9 @@ pub struct Published {
     /// This member is the only voter and leads, and has applied an entry of its own term: no other
     /// member can acknowledge a write, so a read of the view is linearizable without a round.
     pub leads_alone: bool,
+    /// Leases are counted in.
     pub sizes: Sizes,
+    pub leases: LeaseCounts,
     /// Grows with every change of members, alarms or cluster version.
     pub record_changes: u64,
 }
@@ -135,6 +146,7 @@ pub struct Replica {
     progress: Progress,
     proposals: Proposals,
     reads: Reads,
+    leases: Leases,
     flushing: Flushing,
     compactor: (AutoCompactor, CompactionWaits),
     leadership: Leadership,
@@ -181,6 +193,7 @@ impl Replica {
         let consensus = Consensus::new(config.consensus.clone(), log)?;
         Ok(Self {
             reads: Reads::new(config.member.id, config.boot_nonce),
+            leases: Leases::new(config.lease),
             compactor: (AutoCompactor::new(config.auto_compaction), CompactionWaits::default()),
             now_tick: 0,
             consensus,
@@ -203,7 +216,7 @@ impl Replica {
     pub fn handle(&mut self, event: Event, effects: &mut Vec<Effect>) -> Result<(), Fatal> {
         let deadline_tick = self.now_tick + self.config.request_ticks;
         match event {
-            Event::Tick => self.tick(effects),
+            Event::Tick { elapsed_ms } => self.tick(elapsed_ms, effects),
             Event::Propose { id, command } => {
                 if self.apply_gap() > APPLY_GAP_MAX {
                     let reply = Reply::Failed(RequestError::TooManyRequests);
@@ -220,6 +233,18 @@ impl Replica {
             Event::AwaitCompaction { id, revision } => {
                 self.compactor.1.add(revision, id);
                 self.flushing.hurry();
+            }
+            Event::Renew { id, lease } => {
+                self.leases.renew((id, deadline_tick), lease, self.machine.lessor(), effects);
+            }
+            Event::TimeToLive { id, lease, keys_after } => {
+                let lessor = self.machine.lessor();
+                let reply = self.leases.time_to_live(lease, keys_after.as_ref(), lessor);
+                effects.push(Effect::Reply { id, reply });
+            }
+            Event::ListLeases { id } => {
+                let reply = self.leases.list(self.machine.lessor());
+                effects.push(Effect::Reply { id, reply });
             }
             Event::RaiseAlarm(kind) => self.raise(kind),
             Event::DiskSpace { is_low } => {
@@ -242,10 +267,13 @@ impl Replica {
     /// [`Fatal`]: the process must end.
     pub fn settle(&mut self, effects: &mut Vec<Effect>) -> Result<(), Fatal> {
         self.publish_self();
+        self.leases.propose(self.leads_in(), &mut self.proposals);
         self.proposals.send(&mut self.consensus, effects);
         self.reads.send(self.now_tick, &mut self.consensus);
         self.take_ready(effects);
         self.apply(effects)?;
+        self.leases.applied(self.machine.lessor_mut(), effects);
+        self.leases.follow(self.leads_in(), self.machine.lessor_mut(), effects);
         if self.campaign_if_alone() {
             // Its first entry goes to the disk now, not after the next tick.
             self.take_ready(effects);
@@ -259,7 +287,7 @@ impl Replica {
     /// Whether [`Replica::settle`] has more to do although no event arrived.
     pub fn has_work(&self) -> bool {
         let apply = !self.progress.queue.is_empty() && !self.is_apply_paused();
-        apply || self.view.compaction_runnable()
+        apply || self.leases.has_work() || self.view.compaction_runnable()
     }
 
     /// Cuts a batch with everything applied, if none is under way and anything is left: for an
@@ -276,8 +304,7 @@ impl Replica {
 
     /// What is to be seen from outside.
     pub fn published(&self) -> Published {
-        let SoftState { term, leader_id, is_leader } = self.consensus.soft_state();
-        let leads_own_term = is_leader && self.progress.applied_term == term;
+        let SoftState { term, leader_id, .. } = self.consensus.soft_state();
         Published {
             term,
             leader_id,
@@ -287,10 +314,32 @@ impl Replica {
             proposals_pending: self.proposals.pending() as u64,
             proposals_failed: self.proposals.failed,
             leader_changes: self.leadership.changes,
-            leads_alone: self.is_alone() && leads_own_term,
-            sizes: self.view.sizes(),
+            leads_alone: self.is_alone() && self.leads_in().is_some(),
+            sizes: self.sizes(),
+            leases: self.leases.counts(self.machine.lessor()),
             record_changes: self.machine.changes(),
         }
+    }
+
+    /// The term in which this member leads, once it has applied an entry of it: everything that other
+    /// leaders decided has taken effect then.
+    fn leads_in(&self) -> Option<u64> {
+        let SoftState { term, is_leader, .. } = self.consensus.soft_state();
+        (is_leader && self.progress.applied_term == term).then_some(term)
+    }
+
+    fn sizes(&self) -> Sizes {
+        let keys = self.view.sizes();
+        let leases_bytes = self.machine.lessor().size_bytes();
+        Sizes {
+            in_use_bytes: keys.in_use_bytes + leases_bytes,
+            total_bytes: keys.total_bytes + leases_bytes,
+        }
+    }
+
+    /// The leases.
+    pub fn lessor(&self) -> &Lessor {
+        self.machine.lessor()
     }
 
     /// The members, by ID.
@@ -308,8 +357,9 @@ impl Replica {
         self.machine.cluster_version()
     }
 
-    fn tick(&mut self, effects: &mut Vec<Effect>) {
+    fn tick(&mut self, elapsed_ms: u64, effects: &mut Vec<Effect>) {
         self.now_tick += 1;
+        self.leases.tick(elapsed_ms, self.now_tick, effects);
         self.consensus.tick();
         self.view.tick();
         self.proposals.expire(self.now_tick, effects);
@@ -329,7 +379,7 @@ impl Replica {
     fn disarm_if_room(&mut self) {
         let alarm = Alarm { member_id: self.config.member.id, kind: AlarmKind::NoSpace };
         let Some(below_bytes) = self.config.disarm_below_bytes else { return };
-        let has_room = self.view.sizes().in_use_bytes < below_bytes && !self.space.disk_is_low;
+        let has_room = self.sizes().in_use_bytes < below_bytes && !self.space.disk_is_low;
         if has_room && self.machine.alarms().any(|raised| *raised == alarm) {
             self.proposals.add_internal(own::disarm(alarm));
         }
@@ -420,6 +470,9 @@ impl Replica {
 
     fn flush_if_due(&mut self, effects: &mut Vec<Effect>) {
         let (now, applied) = (self.now_tick, self.progress.applied_index);
+        if self.machine.lessor().dirty_count() >= DIRTY_LEASES_MAX {
+            self.flushing.hurry();
+        }
         if self.flushing.is_due(now, applied, &self.view.read()) {
             let mut space = self.view.write();
             effects.push(self.flushing.cut(now, &self.progress, &mut self.machine, &mut space));

@@ -13,6 +13,9 @@ use crate::state_machine::{encode, with_id};
 
 const MEMBER_ID: u64 = 7;
 const REQUEST_TICKS: u64 = 50;
+const LEASE: LeaseConfig =
+    LeaseConfig { checkpoint_ms: Some(300_000), extend_ms: 1000, retry_ms: 7000 };
+const TICK: Event = Event::Tick { elapsed_ms: 100 };
 
 /// A replica whose disk does nothing before it is told to.
 struct Lone {
@@ -43,6 +46,7 @@ impl Lone {
             catchup_entries: 10,
             auto_compaction: AutoCompaction::Off,
             disarm_below_bytes: None,
+            lease: LEASE,
             boot_nonce: 1,
         };
         let replica = Replica::new(config, recovered, view, Arc::new(Store::default())).unwrap();
@@ -111,7 +115,7 @@ fn a_member_leads_alone_only_once_it_applied_an_entry_of_its_own_term() {
 fn no_reply_and_no_reader_sees_a_write_before_its_sync() {
     let mut lone = Lone::leading();
     assert!(lone.run([put(1), put(2)]).is_empty());
-    assert!(lone.run([Event::Tick, put(3)]).is_empty());
+    assert!(lone.run([TICK, put(3)]).is_empty());
     assert_eq!(lone.replica.view.current_revision(), 1);
     let replies = lone.sync();
     let ids: Vec<u64> = replies.iter().map(|(id, _)| id.0).collect();
@@ -124,7 +128,7 @@ fn no_reply_and_no_reader_sees_a_write_before_its_sync() {
 fn a_write_that_timed_out_is_answered_once_and_may_still_be_applied() {
     let mut lone = Lone::leading();
     lone.run([put(1)]);
-    let replies: Vec<_> = (0..=REQUEST_TICKS).flat_map(|_| lone.run([Event::Tick])).collect();
+    let replies: Vec<_> = (0..=REQUEST_TICKS).flat_map(|_| lone.run([TICK])).collect();
     assert!(matches!(replies[..], [(_, Reply::Failed(RequestError::Timeout))]), "{replies:?}");
     assert!(lone.sync().is_empty());
     assert_eq!(lone.replica.view.current_revision(), 2);
@@ -142,7 +146,7 @@ fn writes_and_reads_without_a_leader_end_in_time() {
     };
     assert!(matches!(replies[..], [(RequestId(1), Reply::Failed(RequestError::NoLeader))]));
     // It leads by now, but its disk is silent: nothing of its term is committed.
-    let replies: Vec<_> = (0..=REQUEST_TICKS).flat_map(|_| lone.run([Event::Tick])).collect();
+    let replies: Vec<_> = (0..=REQUEST_TICKS).flat_map(|_| lone.run([TICK])).collect();
     assert!(matches!(replies[..], [(RequestId(2), Reply::Failed(_))]), "{replies:?}");
 }
 
@@ -151,7 +155,7 @@ fn a_thousand_refused_writes_propose_their_alarm_once() {
     let mut lone = Lone::leading();
     let raise = || Event::RaiseAlarm(AlarmKind::NoSpace);
     lone.run((0..1000).map(|_| raise()));
-    lone.run([Event::Tick, raise(), Event::DiskSpace { is_low: true }]);
+    lone.run([TICK, raise(), Event::DiskSpace { is_low: true }]);
     assert_eq!(lone.commands.len(), 1);
     lone.sync();
     assert_eq!(lone.replica.alarms().len(), 1);
@@ -166,7 +170,7 @@ fn an_alarm_whose_proposal_was_lost_is_proposed_again() {
     lone.run([]);
     lone.sync();
     for _ in 0..=lone.replica.config.consensus.election_ticks {
-        lone.run([Event::Tick, Event::RaiseAlarm(AlarmKind::NoSpace)]);
+        lone.run([TICK, Event::RaiseAlarm(AlarmKind::NoSpace)]);
         lone.sync();
     }
     assert_eq!(lone.replica.alarms().len(), 1);
