@@ -107,6 +107,8 @@ const UNFINISHED: &[&str] = &["todo", "unimplemented", "dbg"];
 /// Functions that sleep between two looks at a condition, under a deadline; and two of a benchmark, where
 /// the method of measuring asks for a rest of a minute.
 const POLLING: &[(&str, &str)] = &[
+    ("tests/tests/lease.rs", "keep_for"),
+    ("tests/tests/lease.rs", "wait_for_keys"),
     ("tests/tests/model.rs", "connect"),
     ("tests/tests/process.rs", "wait_for"),
     ("tests/src/process.rs", "wait_healthy"),

@@ -11,6 +11,8 @@ use crate::mvcc::tests::store::Store;
 use crate::mvcc::{KeySpace, Limits};
 use crate::state_machine::{encode, with_id};
 
+mod leases;
+
 const MEMBER_ID: u64 = 7;
 const REQUEST_TICKS: u64 = 50;
 const LEASE: LeaseConfig =
