@@ -42,7 +42,7 @@ mod tests;
 
 pub use body::ReplyBody;
 pub use methods::METHODS;
-pub use service::Api;
+pub use service::{Api, within_deadline};
 
 use quorate_proto::etcdserverpb::{kv_server::Kv, maintenance_server::Maintenance};
 use tonic::Status;
