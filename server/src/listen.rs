@@ -27,7 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
-use crate::api::{Api, ReplyBody};
+use crate::api::{self, Api, ReplyBody};
 use crate::config::{Http2Config, ListenAddr};
 use crate::http::{Loading, Site, Surface};
 use crate::telemetry::Metrics;
@@ -241,8 +241,11 @@ impl Front {
         if self.grpc && is_grpc {
             if services.is_none() {
                 // Calls wait until the index is loaded, as long as their deadlines let them.
-                services =
-                    self.services.wait_for(Option::is_some).await.ok().and_then(|s| s.clone());
+                let loaded = self.services.wait_for(Option::is_some);
+                services = match api::within_deadline(request.headers(), loaded).await {
+                    Ok(loaded) => loaded.ok().and_then(|services| services.clone()),
+                    Err(refusal) => return Ok(refusal),
+                };
             }
             return Ok(match services {
                 Some(services) => services.api.call(request).await,
@@ -402,6 +405,26 @@ mod tests {
             assert!(reply.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {reply}");
             assert!(reply.contains(text), "{path}: {reply}");
         }
+        stop.send(true).unwrap();
+        serving.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_call_waits_for_the_index_until_its_deadline() {
+        let addr = ListenAddr::Tcp(([127, 0, 0, 1], 0).into());
+        let listener = Listener::bind(&addr, false).unwrap();
+        let bound = listener.local_addr().unwrap();
+        let (_services, waiting) = watch::channel(None);
+        let front = Front { grpc: true, services: waiting, ..front() };
+        let (stop, stopped) = watch::channel(false);
+        let serving = tokio::spawn(listener.serve(front, HTTP2, stopped));
+        let mut stream = TcpStream::connect(bound).await.unwrap();
+        let request = "POST /etcdserverpb.KV/Range HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+                       Content-Type: application/grpc\r\nGrpc-Timeout: 20m\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await.unwrap();
+        assert!(reply.contains("grpc-status: 4\r\n"), "{reply}");
         stop.send(true).unwrap();
         serving.await.unwrap();
     }

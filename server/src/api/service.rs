@@ -173,6 +173,21 @@ impl Api {
     }
 }
 
+/// Waits for `what` as long as a call with these headers does.
+///
+/// # Errors
+/// The reply to a call whose time is over before, or is none.
+pub async fn within_deadline<T>(
+    headers: &HeaderMap,
+    what: impl Future<Output = T>,
+) -> Result<T, Response<ReplyBody>> {
+    let waited = match deadline::of(headers) {
+        Ok(deadline) => deadline::until(deadline, what).await,
+        Err(malformed) => Err(malformed),
+    };
+    waited.map_err(|status| refuse(status, None))
+}
+
 /// Whether a client's version can be a label: one like `3.7`, or that nothing was said.
 fn is_version(text: &str) -> bool {
     let is_minor = |minor: &str| {
