@@ -6,8 +6,9 @@ use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use prost_types::field_descriptor_proto::Type;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "kv.proto",
+    "lease.proto",
     "auth.proto",
     "membership.proto",
     "rpc.proto",

@@ -20,6 +20,11 @@ pub mod authpb {
     tonic::include_proto!("authpb");
 }
 
+/// Leases as they are stored.
+pub mod leasepb {
+    tonic::include_proto!("leasepb");
+}
+
 /// Members as the log describes them.
 pub mod membershippb {
     tonic::include_proto!("membershippb");

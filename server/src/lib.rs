@@ -3,7 +3,7 @@
 //! # Bird's eye
 //!
 //! A pure core inside a thin shell. The core ([`replica`], with [`consensus`], [`state_machine`],
-//! [`mvcc`] and [`view`] in it) has no I/O, no clock and no entropy: events go in, effects come out, and
+//! [`mvcc`], [`lease`] and [`view`] in it) has no I/O, no clock and no entropy: events go in, effects come out, and
 //! the same events give the same effects on every member and in every run. The shell performs them.
 //!
 //! ```text
@@ -60,6 +60,7 @@ pub mod config;
 pub mod consensus;
 pub mod handle;
 pub mod http;
+pub mod lease;
 pub mod listen;
 pub mod mutants;
 pub mod mvcc;

@@ -3,6 +3,10 @@
 //! gRPC and HTTP share a port, as in etcd: what can be a call by [`is_call`] goes to the [`Api`],
 //! everything else to the [`Site`]. Everything runs on the runtime of the caller.
 
+mod frames;
+mod pings;
+mod watched;
+
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -23,16 +27,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
-use crate::api::{Api, ReplyBody};
+use crate::api::{self, Api, ReplyBody};
 use crate::config::{Http2Config, ListenAddr};
 use crate::http::{Loading, Site, Surface};
 use crate::telemetry::Metrics;
 
+use watched::Watched;
+
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 /// What a client may send on one stream, and on one connection, before it is read, in bytes.
+///
+/// h2 takes short messages that pile up for an attack: it ends the connection once what they lack to 256
+/// bytes each adds up to half of the latter. A client that creates thousands of watchers is none.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 /// Largest HTTP/2 frame that is received, in bytes.
 const FRAME_BYTES_MAX: u32 = 256 << 10;
 /// What may wait to be sent on one stream, in bytes.
@@ -119,6 +128,7 @@ impl Listener {
     /// Serves `front` until `stop` says true, then lets open calls end for a moment.
     pub async fn serve(self, front: Front, http2: Http2Config, mut stop: watch::Receiver<bool>) {
         let builder = Arc::new(connections(http2));
+        let ping_interval = http2.keepalive_min_time;
         let graceful = GracefulShutdown::new();
         loop {
             let accepted = tokio::select! {
@@ -126,7 +136,9 @@ impl Listener {
                 _ = stop.wait_for(|stop| *stop) => break,
             };
             match accepted {
-                Ok(stream) => spawn(stream, &front, &builder, &graceful),
+                Ok(stream) => {
+                    spawn(Watched::new(stream, ping_interval), &front, &builder, &graceful);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "connection not accepted");
                     if stops_within(ACCEPT_RETRY, &mut stop).await {
@@ -212,7 +224,7 @@ fn connections(http2: Http2Config) -> auto::Builder<TokioExecutor> {
 }
 
 fn spawn(
-    stream: Stream,
+    stream: Watched<Stream>,
     front: &Front,
     builder: &Arc<auto::Builder<TokioExecutor>>,
     graceful: &GracefulShutdown,
@@ -255,8 +267,11 @@ impl Front {
         if self.grpc && (is_call(&request) || self.is_for_calls_only(&request)) {
             if services.is_none() {
                 // Calls wait until the index is loaded, as long as their deadlines let them.
-                services =
-                    self.services.wait_for(Option::is_some).await.ok().and_then(|s| s.clone());
+                let loaded = self.services.wait_for(Option::is_some);
+                services = match api::within_deadline(request.headers(), loaded).await {
+                    Ok(loaded) => loaded.ok().and_then(|services| services.clone()),
+                    Err(refusal) => return Ok(refusal),
+                };
             }
             return Ok(match services {
                 Some(services) => services.api.call(request).await,
@@ -352,6 +367,7 @@ mod tests {
     const HTTP2: Http2Config = Http2Config {
         concurrent_streams_max: u32::MAX,
         keepalive_interval: Some(Duration::from_secs(7200)),
+        keepalive_min_time: Duration::from_secs(5),
         keepalive_timeout: Duration::from_secs(20),
     };
 
@@ -417,6 +433,26 @@ mod tests {
             assert!(reply.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {reply}");
             assert!(reply.contains(text), "{path}: {reply}");
         }
+        stop.send(true).unwrap();
+        serving.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_call_waits_for_the_index_until_its_deadline() {
+        let addr = ListenAddr::Tcp(([127, 0, 0, 1], 0).into());
+        let listener = Listener::bind(&addr, "listen-client-urls", false).unwrap();
+        let bound = listener.local_addr().unwrap();
+        let (_services, waiting) = watch::channel(None);
+        let front = Front { grpc: true, services: waiting, ..front() };
+        let (stop, stopped) = watch::channel(false);
+        let serving = tokio::spawn(listener.serve(front, HTTP2, stopped));
+        let mut stream = TcpStream::connect(bound).await.unwrap();
+        let request = "POST /etcdserverpb.KV/Range HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+                       Content-Type: application/grpc\r\nGrpc-Timeout: 20m\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await.unwrap();
+        assert!(reply.contains("grpc-status: 4\r\n"), "{reply}");
         stop.send(true).unwrap();
         serving.await.unwrap();
     }

@@ -38,6 +38,12 @@ pub enum Mutant {
     ProgressAheadOfEvents,
     /// A watcher that has caught up with the store is sent the last revision again.
     HandOverTwice,
+    /// The renewal of a lease is answered although what was left of it is still written down.
+    CheckpointKept,
+    /// The end of a lease leaves its last key.
+    RevokeLeavesKey,
+    /// A key that gets another lease, or none, stays attached to the one before.
+    DetachForgotten,
 }
 
 #[cfg(feature = "mutants")]

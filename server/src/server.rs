@@ -15,7 +15,7 @@ use crate::handle::{Handle, RequestError};
 use crate::http::{Loading, Site, Surface};
 use crate::listen::{Front, ListenError, Listener, Services};
 use crate::mvcc::Limits;
-use crate::replica::{self, FlushLimits};
+use crate::replica::{self, FlushLimits, LeaseConfig};
 use crate::runtime::{self, Options, Progress, RecoverError, Recovered, Report, RunError, Setup};
 use crate::state_machine::Member;
 use crate::storage::checkpoint::CHECKPOINT_BYTES;
@@ -43,6 +43,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often history is looked at in revision mode; etcd's interval.
 const REVISION_COMPACTION_INTERVAL: Duration = Duration::from_secs(300);
+
+/// How often what is left of long leases is written down; etcd's interval.
+const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
 
 /// What the log keeps in memory of what is flushed, in bytes: for followers that lag. A lone member
 /// has none, and older entries are on disk.
@@ -128,6 +131,8 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
         let error = watches.watches().drive(watches.view(), watches.rows()).await;
         watches.fail(error.to_string());
     });
+    let changes = handle.clone();
+    tokio::spawn(async move { changes.changes().deliver().await });
     let addresses = config.listen.client.iter().map(ToString::to_string).collect();
     tokio::spawn(announce(handle.clone(), addresses));
     open.send_replace(Some(services_of(config, &handle, &metrics)));
@@ -345,6 +350,11 @@ fn options(config: &Config, setup: &Setup) -> Result<Options, ServerError> {
                 },
             },
             disarm_below_bytes: auto_disarm.map(|quota| quota / 100 * DISARM_PERCENT),
+            lease: LeaseConfig {
+                checkpoint_ms: raft.lease_checkpoint.then(|| millis(LEASE_CHECKPOINT_INTERVAL)),
+                extend_ms: millis(election),
+                retry_ms: millis(REQUEST_TIMEOUT + 2 * election),
+            },
             boot_nonce: random()?,
         },
         tick,
@@ -354,9 +364,19 @@ fn options(config: &Config, setup: &Setup) -> Result<Options, ServerError> {
         quota_bytes,
         request_timeout: Some(REQUEST_TIMEOUT + 2 * election),
         slow_apply: config.monitor.warning_apply,
+        lease_ttl_min_s: lease_ttl_min_s(election),
         checkpoint_bytes: CHECKPOINT_BYTES,
         reserve_bytes: RESERVE_BYTES,
     })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A lease must outlive an election and its renewal: one and a half election timeouts, in whole seconds.
+fn lease_ttl_min_s(election: Duration) -> i64 {
+    i64::try_from((election * 3 / 2).as_millis().div_ceil(1000)).unwrap_or(i64::MAX)
 }
 
 /// Two bytes of the member, then five random ones, as etcd does with its clock; requests count up from

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use quorate_server::consensus;
 use quorate_server::handle::Handle;
 use quorate_server::mvcc::Limits;
-use quorate_server::replica::{self, AutoCompaction, FlushLimits};
+use quorate_server::replica::{self, AutoCompaction, FlushLimits, LeaseConfig};
 use quorate_server::runtime::{
     Assembled, Beside, Options, Owner, Progress, RunError, SegmentJob, Setup, assemble, recover,
 };
@@ -57,6 +57,7 @@ fn leader() -> (Owner<Dead>, Handle) {
             catchup_entries: 10,
             auto_compaction: AutoCompaction::Off,
             disarm_below_bytes: None,
+            lease: LeaseConfig { checkpoint_ms: None, extend_ms: 1000, retry_ms: 7000 },
             boot_nonce: 1,
         },
         tick: Duration::from_millis(100),
@@ -64,6 +65,7 @@ fn leader() -> (Owner<Dead>, Handle) {
         request_bytes_max: 1 << 20,
         fragment_bytes: 1 << 20,
         quota_bytes: None,
+        lease_ttl_min_s: 2,
         request_timeout: None,
         slow_apply: Duration::MAX,
         checkpoint_bytes: 1 << 20,
@@ -75,7 +77,7 @@ fn leader() -> (Owner<Dead>, Handle) {
         assemble(&setup, recovered, options, (metrics, channel().0)).expect("the log goes on");
     let mut owner = Owner::new(core, handle.clone(), Dead);
     while !owner.published().leads_alone {
-        owner.tick().expect("the disk works");
+        owner.tick(Duration::from_millis(100)).expect("the disk works");
         owner.round().expect("the disk works");
     }
     (owner, handle)

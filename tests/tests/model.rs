@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use quorate_proto::etcdserverpb::kv_client::KvClient;
+use quorate_proto::etcdserverpb::lease_client::LeaseClient;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use quorate_proto::etcdserverpb::{LeaseGrantRequest, LeaseRevokeRequest};
 use quorate_tests::model::{Model, Refusal, Reply, Request};
 use quorate_tests::sim::rng::Rng;
 use quorate_tests::sim::workload::{Shape, Workload};
@@ -18,6 +20,8 @@ const PORTS: std::ops::Range<u16> = 23_600..23_700;
 const START_MAX: Duration = Duration::from_secs(30);
 const SEEDS: std::ops::Range<u64> = 1..4;
 const REQUESTS: usize = 4000;
+/// Leases that the keys of a run have.
+const LEASES: i64 = 8;
 /// How many hashes of compactions etcd remembers.
 const HASHES_CACHED: usize = 10;
 
@@ -68,6 +72,7 @@ fn start(binary: PathBuf) -> anyhow::Result<Etcd> {
 
 struct Clients {
     kv: KvClient<Channel>,
+    lease: LeaseClient<Channel>,
     maintenance: MaintenanceClient<Channel>,
 }
 
@@ -79,7 +84,8 @@ async fn connect(etcd: &mut Etcd) -> anyhow::Result<Clients> {
         let endpoint = Channel::from_shared(etcd.url.clone())?;
         if let Ok(channel) = endpoint.connect().await {
             let kv = KvClient::new(channel.clone());
-            return Ok(Clients { kv, maintenance: MaintenanceClient::new(channel) });
+            let lease = LeaseClient::new(channel.clone());
+            return Ok(Clients { kv, lease, maintenance: MaintenanceClient::new(channel) });
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -99,6 +105,9 @@ impl Clients {
             }
             Request::HashKv(request) => {
                 Reply::HashKv(self.maintenance.hash_kv(request).await?.into_inner())
+            }
+            Request::LeaseRevoke(request) => {
+                Reply::LeaseRevoke(self.lease.lease_revoke(request).await?.into_inner())
             }
         };
         Ok(reply.normalized())
@@ -142,8 +151,20 @@ async fn compare(clients: &mut Clients, seed: u64) -> anyhow::Result<()> {
     let mut workload = Workload::new(Shape::default(), Rng::new(seed));
     let mut compactions = Vec::new();
     let mut refused = 0;
+    let mut leases: Vec<i64> = (1..=LEASES).collect();
+    for &id in &leases {
+        clients.lease.lease_grant(LeaseGrantRequest { id, ttl: 3600 }).await?;
+        model.grant_lease(id);
+    }
+    workload.set_leases(leases.clone());
     for at in 0..REQUESTS {
         let mut request = workload.next_request(model.revision());
+        if at % (REQUESTS / leases.len().max(2)) == 1
+            && let Some(id) = leases.pop()
+        {
+            workload.set_leases(leases.clone());
+            request = Request::LeaseRevoke(LeaseRevokeRequest { id });
+        }
         if let Request::Compact(compaction) = &mut request {
             // Without it, what a hash covers depends on how far etcd has deleted.
             compaction.physical = true;

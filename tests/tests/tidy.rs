@@ -21,20 +21,31 @@ use source::Tree;
 const IMPORTS: &[(&str, &[&str])] = &[
     ("mvcc", &[]),
     ("view", &["mvcc"]),
-    ("handle", &["mvcc", "state_machine", "view", "replica", "watch"]),
+    // What was done to leases is published as it is counted.
+    ("handle", &["mvcc", "lease", "state_machine", "view", "replica", "watch"]),
     ("watch", &["mvcc", "view"]),
     ("lease", &["mvcc"]),
     ("auth", &[]),
     ("consensus", &[]),
     // The configuration that entries made is flushed with the state that they made.
     ("state_machine", &["mvcc", "lease", "auth", "consensus"]),
-    ("replica", &["consensus", "state_machine", "view", "mvcc"]),
+    ("replica", &["consensus", "state_machine", "lease", "view", "mvcc"]),
     ("storage", &["mvcc", "consensus", "state_machine", "view"]),
     ("peer", &["handle"]),
     // A snapshot for a client is an image, which is made while it is sent.
     (
         "api",
-        &["handle", "view", "watch", "mvcc", "state_machine", "telemetry", "config", "storage"],
+        &[
+            "handle",
+            "view",
+            "watch",
+            "mvcc",
+            "lease",
+            "state_machine",
+            "telemetry",
+            "config",
+            "storage",
+        ],
     ),
     // Health names alarms.
     ("http", &["handle", "view", "telemetry", "mvcc", "config", "state_machine"]),
@@ -110,6 +121,8 @@ const UNFINISHED: &[&str] = &["todo", "unimplemented", "dbg"];
 /// Functions that sleep between two looks at a condition, under a deadline; and two of a benchmark, where
 /// the method of measuring asks for a rest of a minute.
 const POLLING: &[(&str, &str)] = &[
+    ("tests/tests/lease.rs", "keep_for"),
+    ("tests/tests/lease.rs", "wait_for_keys"),
     ("tests/tests/model.rs", "connect"),
     ("tests/tests/process.rs", "wait_for"),
     ("tests/src/process.rs", "wait_healthy"),

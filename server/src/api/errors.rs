@@ -6,6 +6,7 @@
 use tonic::{Code, Status};
 
 use crate::handle::{ApplyError, RequestError};
+use crate::lease::LeaseError;
 use crate::mvcc::MvccError;
 use crate::view::ReadError;
 
@@ -24,6 +25,8 @@ pub(crate) enum Refusal {
     FutureRevision,
     NoSpace,
     LeaseNotFound,
+    LeaseExists,
+    LeaseTtlTooLarge,
     RequestTooLarge,
     TooManyRequests,
     ProposalDropped,
@@ -75,6 +78,8 @@ impl Refusal {
             }
             Self::NoSpace => (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
             Self::LeaseNotFound => (Code::NotFound, "etcdserver: requested lease not found"),
+            Self::LeaseExists => (Code::FailedPrecondition, "etcdserver: lease already exists"),
+            Self::LeaseTtlTooLarge => (Code::OutOfRange, "etcdserver: too large lease TTL"),
             Self::RequestTooLarge => (Code::InvalidArgument, "etcdserver: request is too large"),
             Self::TooManyRequests => (Code::Unknown, "etcdserver: too many requests"),
             Self::ProposalDropped => (Code::Unknown, "raft proposal dropped"),
@@ -128,6 +133,9 @@ impl From<ApplyError> for Refusal {
     fn from(error: ApplyError) -> Self {
         match error {
             ApplyError::Mvcc(error) => error.into(),
+            ApplyError::Lease(LeaseError::NotFound) => Self::LeaseNotFound,
+            ApplyError::Lease(LeaseError::Exists) => Self::LeaseExists,
+            ApplyError::Lease(LeaseError::TtlTooLarge) => Self::LeaseTtlTooLarge,
             ApplyError::NoSpace => Self::NoSpace,
             ApplyError::Corrupt => Self::Corrupt,
         }
@@ -161,7 +169,7 @@ mod tests {
 
     #[test]
     fn codes_and_texts_are_those_that_etcd_sends() {
-        let cases: [(Refusal, Code, &str); 9] = [
+        let cases: [(Refusal, Code, &str); 11] = [
             (RequestError::TooManyRequests.into(), Code::Unknown, "etcdserver: too many requests"),
             (RequestError::Dropped.into(), Code::Unknown, "raft proposal dropped"),
             (RequestError::Timeout.into(), Code::Unavailable, "etcdserver: request timed out"),
@@ -186,6 +194,16 @@ mod tests {
                 MvccError::LeaseNotFound.into(),
                 Code::NotFound,
                 "etcdserver: requested lease not found",
+            ),
+            (
+                ApplyError::Lease(LeaseError::Exists).into(),
+                Code::FailedPrecondition,
+                "etcdserver: lease already exists",
+            ),
+            (
+                ApplyError::Lease(LeaseError::TtlTooLarge).into(),
+                Code::OutOfRange,
+                "etcdserver: too large lease TTL",
             ),
         ];
         for (refusal, code, text) in cases {

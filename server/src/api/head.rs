@@ -1,4 +1,4 @@
-//! The head of a call: what gRPC asks of a request before its service is looked for. Pure.
+//! The head of a call: what gRPC asks of a request before its service is looked for.
 //!
 //! Codes, texts and their order are those of gRPC for Go, with which etcd is built:
 //!
@@ -9,15 +9,17 @@
 //! grpc-timeout: 0S                200, DeadlineExceeded
 //! ```
 
+use std::time::Duration;
+
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use tokio::time::Instant;
 use tonic::{Code, Status};
 
+use super::deadline;
+
 const GRPC: &str = "application/grpc";
-const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-/// A unit and at most eight digits.
-const TIMEOUT_LEN_MAX: usize = 9;
 
 /// A call that ends before it begins; it is not counted.
 #[derive(Debug)]
@@ -26,8 +28,8 @@ pub(super) struct BadHead {
     pub(super) status: Status,
 }
 
-/// Whether a head is that of a call.
-pub(super) fn check(method: &Method, headers: &HeaderMap) -> Result<(), BadHead> {
+/// Checks that a head is that of a call; when it has to be answered, if it says so.
+pub(super) fn check(method: &Method, headers: &HeaderMap) -> Result<Option<Instant>, BadHead> {
     let refuse = |http, code, text| Err(BadHead { http, status: Status::new(code, text) });
     let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     if subtype(content_type).is_none() {
@@ -35,12 +37,9 @@ pub(super) fn check(method: &Method, headers: &HeaderMap) -> Result<(), BadHead>
         let text = format!("invalid gRPC request content-type {content_type:?}");
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, text);
     }
-    let units = match headers.get(TIMEOUT).map(timeout_units).transpose() {
-        Ok(units) => units,
-        Err(why) => {
-            let text = format!("malformed grpc-timeout: {why}");
-            return refuse(StatusCode::BAD_REQUEST, Code::Internal, text);
-        }
+    let timeout = match deadline::timeout(headers) {
+        Ok(timeout) => timeout,
+        Err(text) => return refuse(StatusCode::BAD_REQUEST, Code::Internal, text),
     };
     if method != Method::POST {
         let text = format!("Received a HEADERS frame with :method {:?} which should be POST", {
@@ -48,10 +47,11 @@ pub(super) fn check(method: &Method, headers: &HeaderMap) -> Result<(), BadHead>
         });
         return refuse(StatusCode::METHOD_NOT_ALLOWED, Code::Internal, text);
     }
-    if units == Some(0) {
+    // Nothing is begun for who does not wait.
+    if timeout == Some(Duration::ZERO) {
         return refuse(StatusCode::OK, Code::DeadlineExceeded, "context deadline exceeded".into());
     }
-    Ok(())
+    Ok(timeout.map(|timeout| Instant::now() + timeout))
 }
 
 /// Messages are taken as they are: none may be compressed.
@@ -86,25 +86,11 @@ fn subtype(content_type: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The number of a timeout, whatever its unit; the caller only wants to know if there is time at all.
-fn timeout_units(value: &HeaderValue) -> Result<u64, String> {
-    let text = String::from_utf8_lossy(value.as_bytes());
-    if text.len() < 2 {
-        return Err(format!("transport: timeout string is too short: {text:?}"));
-    }
-    if text.len() > TIMEOUT_LEN_MAX {
-        return Err(format!("transport: timeout string is too long: {text:?}"));
-    }
-    let Some(digits) = text.strip_suffix(['H', 'M', 'S', 'm', 'u', 'n']) else {
-        return Err(format!("transport: timeout unit is not recognized: {text:?}"));
-    };
-    let number = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok());
-    number.flatten().ok_or_else(|| format!("strconv.ParseUint: parsing {digits:?}: invalid syntax"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
     fn head(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
         let pairs = pairs.iter().map(|(name, value)| (name.clone(), value));

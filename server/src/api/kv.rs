@@ -49,7 +49,8 @@ impl KvService {
         Self { context, timers }
     }
 
-    async fn read_range(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
+    /// Answers a range, without what is done for large replies.
+    pub(super) async fn read_range(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
         if !request.serializable {
             self.context.check_not_learner()?;
         }

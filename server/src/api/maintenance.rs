@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use quorate_proto::etcdserverpb::alarm_request::AlarmAction;
+use quorate_proto::etcdserverpb::downgrade_request::DowngradeAction;
 use quorate_proto::etcdserverpb::maintenance_server::Maintenance;
 use quorate_proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
@@ -13,11 +14,12 @@ use quorate_proto::etcdserverpb::{
 };
 use tonic::{Request, Response, Status};
 
+use super::admin_errors::AdminRefusal;
 use super::context::Context;
 use super::errors::Refusal;
 use super::request::Command;
 use super::snapshot::{SnapshotStream, Snapshots};
-use super::unavailable;
+use super::{downgrade, unavailable};
 use crate::config::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::handle::Response as ApplyResponse;
 use crate::state_machine::{Alarm, AlarmKind};
@@ -192,16 +194,46 @@ impl Maintenance for MaintenanceService {
 
     async fn move_leader(
         &self,
-        _: Request<MoveLeaderRequest>,
+        request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
-        Err(unavailable("moving the leader"))
+        self.context.check_not_learner()?;
+        let status = self.context.handle().status();
+        let own = status.member_id.load(Relaxed);
+        if status.leader_id.load(Relaxed) != own {
+            return Err(AdminRefusal::NotLeader.into());
+        }
+        match request.get_ref().target_id {
+            // It leads already.
+            target if target == own => Ok(Response::new(MoveLeaderResponse { header: None })),
+            _ => Err(AdminRefusal::BadLeaderTransferee.into()),
+        }
     }
 
+    /// A version that etcd would go back to is refused: no older one reads what this one writes.
     async fn downgrade(
         &self,
-        _: Request<DowngradeRequest>,
+        request: Request<DowngradeRequest>,
     ) -> Result<Response<DowngradeResponse>, Status> {
-        Err(unavailable("downgrading"))
+        self.context.check_not_learner()?;
+        let DowngradeRequest { action, version: target } = request.into_inner();
+        match DowngradeAction::try_from(action) {
+            Ok(DowngradeAction::Validate | DowngradeAction::Enable) => {
+                downgrade::check_target(&target, ETCD_CLUSTER_VERSION)?;
+                Err(unavailable("a downgrade"))
+            }
+            // There is none, which is what was asked for.
+            Ok(DowngradeAction::Cancel) => {
+                self.context.linearize().await?;
+                let revision = self.context.handle().view().current_revision();
+                let (version, _patch) =
+                    ETCD_CLUSTER_VERSION.rsplit_once('.').expect("a version has three numbers");
+                Ok(Response::new(DowngradeResponse {
+                    header: Some(self.context.header(revision)),
+                    version: version.to_owned(),
+                }))
+            }
+            Err(_) => Err(AdminRefusal::UnknownDowngradeAction.into()),
+        }
     }
 }
 

@@ -7,7 +7,8 @@
 //!
 //! - `validate`, `request`, `errors` and `methods` are pure.
 //! - `context` is the way to the owner and to the view; `reply` turns what apply did into messages.
-//! - One file per service: `kv` (with `stream`, and `large` for large unary replies), `cluster`, `maintenance`.
+//! - One file per service: `kv` (with `stream`, and `large` for large unary replies), `lease` (with
+//!   `keep_alive`), `cluster`, `maintenance`, `auth`, `lock` and `election` (both on `concurrency`).
 //! - `watch` answers in encoded buffers, and `incoming` reads its requests: neither goes through tonic.
 //! - `service`, `head` and `body` are the edge to HTTP: they refuse what is no call, find the service, and
 //!   count messages and bytes.
@@ -15,16 +16,26 @@
 //! Deliberately absent: permission (decided in apply), retries (a proposal that may have left is never
 //! sent again), and any lock held over an await.
 
+mod admin_errors;
+mod auth;
 mod body;
 mod cluster;
+mod concurrency;
 mod context;
+mod deadline;
+mod downgrade;
+mod election;
 mod errors;
 mod head;
 mod incoming;
+mod keep_alive;
 mod kv;
 mod large;
+mod lease;
+mod lock;
 mod maintenance;
 mod methods;
+mod peer_urls;
 mod reply;
 mod request;
 mod service;
@@ -38,23 +49,29 @@ mod tests;
 
 pub use body::ReplyBody;
 pub use methods::METHODS;
-pub use service::Api;
+pub use service::{Api, within_deadline};
 
-use quorate_proto::etcdserverpb::{kv_server::Kv, maintenance_server::Maintenance};
+use quorate_proto::etcdserverpb::{
+    kv_server::Kv, lease_server::Lease, maintenance_server::Maintenance,
+};
 use tonic::Status;
 
 use crate::config::LimitConfig;
 use crate::handle::Handle;
 use crate::telemetry::Metrics;
 
-/// The services on keys and for operators without their edge to HTTP, as the simulator calls them.
+/// The services on keys, on leases and for operators without their edge to HTTP, as the simulator calls them.
 pub fn services(
     handle: Handle,
     metrics: std::sync::Arc<Metrics>,
     limits: LimitConfig,
-) -> (impl Kv, impl Maintenance) {
+) -> (impl Kv, impl Lease, impl Maintenance) {
     let context = context::Context::new(handle, metrics, limits);
-    (kv::KvService::new(context.clone()), maintenance::MaintenanceService::new(context))
+    (
+        kv::KvService::new(context.clone()),
+        lease::LeaseService::new(context.clone()),
+        maintenance::MaintenanceService::new(context),
+    )
 }
 
 /// What a method says whose feature is not there.

@@ -2,8 +2,8 @@
 
 use bytes::{Bytes, BytesMut};
 use quorate_proto::etcdserverpb::{
-    AlarmRequest, CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp,
-    TxnRequest, request_op,
+    AlarmRequest, CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest,
+    PutRequest, RangeRequest, RequestOp, TxnRequest, request_op,
 };
 
 use super::errors::Refusal;
@@ -43,6 +43,8 @@ pub(crate) enum Command {
     DeleteRange(DeleteRangeRequest),
     Txn(TxnRequest),
     Compaction(CompactionRequest),
+    LeaseGrant(LeaseGrantRequest),
+    LeaseRevoke(LeaseRevokeRequest),
     Alarm(AlarmRequest),
 }
 
@@ -58,6 +60,8 @@ impl Command {
             Self::DeleteRange(request) => field(5, request, room),
             Self::Txn(request) => field(6, request, room),
             Self::Compaction(request) => field(7, request, room),
+            Self::LeaseGrant(request) => field(8, request, room),
+            Self::LeaseRevoke(request) => field(9, request, room),
             Self::Alarm(request) => field(10, request, room),
         }
     }
@@ -117,6 +121,8 @@ mod tests {
         let txn = TxnRequest { success: vec![RequestOp { request: None }], ..Default::default() };
         let compaction = CompactionRequest { revision: 7, physical: true };
         let alarm = AlarmRequest { action: 1, member_id: 7, alarm: 1 };
+        let grant = LeaseGrantRequest { ttl: 60, id: 7 };
+        let revoke = LeaseRevokeRequest { id: 7 };
         let cases = [
             (Command::Put(put(3)), InternalRaftRequest { put: Some(put(3)), ..none() }),
             (
@@ -127,6 +133,14 @@ mod tests {
             (
                 Command::Compaction(compaction),
                 InternalRaftRequest { compaction: Some(compaction), ..none() },
+            ),
+            (
+                Command::LeaseGrant(grant),
+                InternalRaftRequest { lease_grant: Some(grant), ..none() },
+            ),
+            (
+                Command::LeaseRevoke(revoke),
+                InternalRaftRequest { lease_revoke: Some(revoke), ..none() },
             ),
             (Command::Alarm(alarm), InternalRaftRequest { alarm: Some(alarm), ..none() }),
         ];

@@ -5,22 +5,34 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Request, Response};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
+use quorate_proto::etcdserverpb::auth_server::AuthServer;
 use quorate_proto::etcdserverpb::cluster_server::ClusterServer;
 use quorate_proto::etcdserverpb::kv_server::KvServer;
+use quorate_proto::etcdserverpb::lease_server::LeaseServer;
 use quorate_proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use quorate_proto::v3electionpb::election_server::ElectionServer;
+use quorate_proto::v3lockpb::lock_server::LockServer;
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::codegen::Service;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
+use super::auth::AuthService;
 use super::body::{Call, ReplyBody, RequestBody};
 use super::cluster::ClusterService;
+use super::concurrency::Concurrency;
 use super::context::Context;
+use super::deadline::{self, Expiring};
+use super::election::ElectionService;
 use super::errors::Refusal;
 use super::head;
 use super::kv::KvService;
+use super::lease::LeaseService;
+use super::lock::LockService;
 use super::maintenance::MaintenanceService;
 use super::methods::{self, METHODS};
 use super::unavailable;
@@ -39,7 +51,7 @@ type Dispatch = Box<
 const MINOR_DIGITS_MAX: usize = 2;
 
 /// The type of every reply of gRPC.
-const GRPC: http::HeaderValue = http::HeaderValue::from_static("application/grpc");
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
 /// All gRPC services.
 pub struct Api {
@@ -49,8 +61,12 @@ pub struct Api {
     slow: Duration,
     progress_interval: Duration,
     kv: KvServer<KvService>,
+    lease: LeaseServer<LeaseService>,
     cluster: ClusterServer<ClusterService>,
     maintenance: MaintenanceServer<MaintenanceService>,
+    auth: AuthServer<AuthService>,
+    lock: LockServer<LockService>,
+    election: ElectionServer<ElectionService>,
     health: HealthServer<HealthService>,
     reflection: Dispatch,
     reflection_alpha: Dispatch,
@@ -78,15 +94,24 @@ impl Api {
         // The length is checked by `RequestBody`, with the text of gRPC for Go.
         let unlimited = usize::MAX;
         let kv = KvServer::new(KvService::new(context.clone()));
+        let lease = LeaseServer::new(LeaseService::new(context.clone()));
         let cluster = ClusterServer::new(ClusterService::new(context.clone()));
         let maintenance = MaintenanceServer::new(MaintenanceService::new(context.clone()));
+        let concurrency = Concurrency::new(context.clone());
+        let lock = LockServer::new(LockService::new(Arc::clone(&concurrency)));
+        let election = ElectionServer::new(ElectionService::new(concurrency));
+        let auth = AuthServer::new(AuthService::new(context.clone()));
         Arc::new(Self {
             message_bytes_max: limits.message_bytes_max(),
             slow,
             progress_interval,
             kv: kv.max_decoding_message_size(unlimited).max_encoding_message_size(unlimited),
+            lease: lease.max_decoding_message_size(unlimited),
             cluster: cluster.max_decoding_message_size(unlimited),
             maintenance: maintenance.max_decoding_message_size(unlimited),
+            auth: auth.max_decoding_message_size(unlimited),
+            lock: lock.max_decoding_message_size(unlimited),
+            election: election.max_decoding_message_size(unlimited),
             health: HealthServer::new(HealthService::from_health_reporter(health)),
             reflection: dispatch(reflection().build_v1().expect(DESCRIBED)),
             reflection_alpha: dispatch(reflection().build_v1alpha().expect(DESCRIBED)),
@@ -97,11 +122,14 @@ impl Api {
 
     /// Answers one call.
     pub async fn call(self: Arc<Self>, request: Request<Incoming>) -> Response<ReplyBody> {
-        if let Err(bad) = head::check(request.method(), request.headers()) {
-            let mut reply = refuse(bad.status, None);
-            *reply.status_mut() = bad.http;
-            return reply;
-        }
+        let deadline = match head::check(request.method(), request.headers()) {
+            Ok(deadline) => deadline,
+            Err(bad) => {
+                let mut reply = refuse(bad.status, None);
+                *reply.status_mut() = bad.http;
+                return reply;
+            }
+        };
         let method = match methods::find(request.uri().path()) {
             Ok(method) => method,
             Err(text) => return refuse(Status::unimplemented(text), None),
@@ -115,34 +143,52 @@ impl Api {
             return refuse(refusal.into(), Some(call));
         }
         let request = request.map(|body| RequestBody::new(body, self.message_bytes_max, &call));
-        let (service, name, _) = METHODS[method];
-        if service == "etcdserverpb.Watch" {
-            return self.watch(request.into_body(), call);
+        if METHODS[method].0 == "etcdserverpb.Watch" {
+            return self.watch(request.into_body(), deadline, (reply_type, call));
         }
-        let reply = match service {
+        let reply = match deadline::until(deadline, self.dispatch(method, request)).await {
+            Ok(reply) => reply,
+            Err(exceeded) => return refuse(exceeded, Some(call)),
+        };
+        let (mut parts, body) = reply.into_parts();
+        if let Some(reply_type) = reply_type {
+            parts.headers.insert(CONTENT_TYPE, reply_type);
+        }
+        let is_stream = METHODS[method].2 != MethodKind::Unary;
+        let body = Expiring::wrap(body, deadline.filter(|_| is_stream));
+        let body = ReplyBody::of_call(&mut parts, body, call);
+        Response::from_parts(parts, body)
+    }
+
+    async fn dispatch(&self, method: usize, request: Request<RequestBody>) -> HttpReply {
+        let (service, name, _) = METHODS[method];
+        match service {
             "etcdserverpb.KV" => serve(self.kv.clone().call(request)).await,
+            "etcdserverpb.Lease" => serve(self.lease.clone().call(request)).await,
             "etcdserverpb.Maintenance" => serve(self.maintenance.clone().call(request)).await,
             "etcdserverpb.Cluster" => serve(self.cluster.clone().call(request)).await,
+            "etcdserverpb.Auth" => serve(self.auth.clone().call(request)).await,
+            "v3lockpb.Lock" => serve(self.lock.clone().call(request)).await,
+            "v3electionpb.Election" => serve(self.election.clone().call(request)).await,
             "grpc.health.v1.Health" if name != "List" => {
                 serve(self.health.clone().call(request)).await
             }
             "grpc.reflection.v1.ServerReflection" => (self.reflection)(request).await,
             "grpc.reflection.v1alpha.ServerReflection" => (self.reflection_alpha)(request).await,
-            _ => return refuse(unavailable(&format!("{service}/{name}")), Some(call)),
-        };
-        let (mut parts, body) = reply.into_parts();
-        if let Some(reply_type) = reply_type {
-            parts.headers.insert(http::header::CONTENT_TYPE, reply_type);
+            _ => unavailable(&format!("{service}/{name}")).into_http(),
         }
-        let body = ReplyBody::of_call(&mut parts, body, call);
-        Response::from_parts(parts, body)
     }
 
-    fn watch(&self, requests: RequestBody, call: Call) -> Response<ReplyBody> {
-        let interval = self.progress_interval;
-        let stream = WatchStream::open(self.context.clone(), requests, interval);
+    fn watch(
+        &self,
+        requests: RequestBody,
+        deadline: Option<Instant>,
+        (reply_type, call): (Option<HeaderValue>, Call),
+    ) -> Response<ReplyBody> {
+        let times = (deadline, self.progress_interval);
+        let stream = WatchStream::open(self.context.clone(), requests, times);
         let mut response = Response::new(ReplyBody::watch(stream, call));
-        response.headers_mut().insert(http::header::CONTENT_TYPE, GRPC);
+        response.headers_mut().insert(CONTENT_TYPE, reply_type.unwrap_or(GRPC));
         response
     }
 
@@ -162,6 +208,21 @@ impl Api {
         }
         Ok(())
     }
+}
+
+/// Waits for `what` as long as a call with these headers does.
+///
+/// # Errors
+/// The reply to a call whose time is over before, or is none.
+pub async fn within_deadline<T>(
+    headers: &HeaderMap,
+    what: impl Future<Output = T>,
+) -> Result<T, Response<ReplyBody>> {
+    let waited = match deadline::timeout(headers) {
+        Ok(timeout) => deadline::until(timeout.map(|timeout| Instant::now() + timeout), what).await,
+        Err(malformed) => Err(Status::internal(malformed)),
+    };
+    waited.map_err(|status| refuse(status, None))
 }
 
 /// Whether a client's version can be a label: one like `3.7`, or that nothing was said.

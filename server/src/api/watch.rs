@@ -4,6 +4,8 @@
 //! takes requests, reads history for watchers that are behind, and fills one buffer with whatever is to
 //! be sent. A client that does not read is not served, and keeps nothing but its cursors.
 
+use std::future::Future as _;
+use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
@@ -12,9 +14,10 @@ use bytes::Bytes;
 use quorate_proto::etcdserverpb::watch_create_request::FilterType;
 use quorate_proto::etcdserverpb::watch_request::RequestUnion;
 use quorate_proto::etcdserverpb::{WatchCreateRequest, WatchRequest};
-use tokio::time::Interval;
+use tokio::time::{Instant, Interval, Sleep, sleep_until};
 use tonic::Status;
 
+use super::admin_errors::AdminRefusal;
 use super::body::RequestBody;
 use super::context::Context;
 use super::errors::Refusal;
@@ -44,19 +47,23 @@ pub(super) struct WatchStream {
     /// Set once a watcher wants to be told how far it has come.
     progress: Option<Interval>,
     progress_interval: Duration,
+    deadline: Option<Pin<Box<Sleep>>>,
     scan: Option<Scan>,
 }
 
 impl WatchStream {
-    /// Opens a stream; its watchers are told of their progress every `progress_interval`.
+    /// Opens a stream until `deadline`; its watchers are told of their progress every
+    /// `progress_interval`.
     pub(super) fn open(
         context: Context,
         requests: RequestBody,
-        progress_interval: Duration,
+        (deadline, progress_interval): (Option<Instant>, Duration),
     ) -> Self {
         let stream = hub(context.handle()).open();
         let requests = Some(Incoming::new(requests));
-        Self { context, stream, requests, progress: None, progress_interval, scan: None }
+        let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
+        let (progress, scan) = (None, None);
+        Self { context, stream, requests, progress, progress_interval, deadline, scan }
     }
 
     /// The next buffer of responses.
@@ -67,6 +74,11 @@ impl WatchStream {
         &mut self,
         cx: &mut TaskContext<'_>,
     ) -> Poll<Result<(Bytes, u64), Status>> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(AdminRefusal::DeadlineExceeded.into()));
+        }
         for _ in 0..STEPS_PER_POLL {
             self.poll_requests(cx)?;
             self.poll_progress(cx);
@@ -172,8 +184,7 @@ impl WatchStream {
         if wanted && self.progress.is_none() {
             let jitter = self.progress_interval * jitter_percent(self.stream) / 100;
             let period = self.progress_interval + jitter;
-            let mut interval =
-                tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+            let mut interval = tokio::time::interval_at(Instant::now() + period, period);
             interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             self.progress = Some(interval);
         }

@@ -23,11 +23,11 @@ const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 pub(super) fn config(settings: Settings) -> Result<Config, ConfigError> {
     let mut notices = settings.notices.clone();
-    let features = features::check(settings.text("feature-gates"), &mut notices)?;
+    let (gates, features) = features::read(settings.text("feature-gates"), &mut notices)?;
     let member = member(&settings)?;
     Ok(Config {
         cluster: cluster_config(&settings, &member.name)?,
-        raft: raft(&settings)?,
+        raft: raft(&settings, gates.lease_checkpoint)?,
         listen: listen(&settings)?,
         limits: limits(&settings, &mut notices)?,
         storage: storage(&settings, &mut notices)?,
@@ -104,7 +104,7 @@ fn cluster_config(settings: &Settings, name: &str) -> Result<ClusterConfig, Conf
     })
 }
 
-fn raft(settings: &Settings) -> Result<RaftConfig, ConfigError> {
+fn raft(settings: &Settings, lease_checkpoint: bool) -> Result<RaftConfig, ConfigError> {
     let heartbeat_ms = settings.uint("heartbeat-interval");
     let election_ms = settings.uint("election-timeout");
     if heartbeat_ms == 0 {
@@ -126,6 +126,7 @@ fn raft(settings: &Settings) -> Result<RaftConfig, ConfigError> {
         election_ticks: u32::try_from(election_ms / heartbeat_ms).unwrap_or(u32::MAX),
         initial_election_tick_advance: settings.flag("initial-election-tick-advance"),
         pre_vote: settings.flag("pre-vote"),
+        lease_checkpoint,
         strict_reconfig_check: settings.flag("strict-reconfig-check"),
         snapshot_count: settings.uint("snapshot-count"),
         snapshot_catchup_entries: settings.uint("snapshot-catchup-entries"),
@@ -171,6 +172,7 @@ fn listen(settings: &Settings) -> Result<ListenConfig, ConfigError> {
             concurrent_streams_max: u32::try_from(streams)
                 .map_err(|_| refused(settings, "max-concurrent-streams", "must be below 2^32"))?,
             keepalive_interval: Some(interval).filter(|interval| !interval.is_zero()),
+            keepalive_min_time: settings.duration("grpc-keepalive-min-time"),
             keepalive_timeout: settings.duration("grpc-keepalive-timeout"),
         },
     })

@@ -8,6 +8,14 @@ enum Moved {
     NoEffect,
     /// What it asks for is not there.
     NotYet,
+    /// It does what it says.
+    Used,
+}
+
+/// The gates that mean something here.
+pub(super) struct Gates {
+    /// `LeaseCheckpoint`. On, where etcd's default is off: a lease would live up to twice its time.
+    pub(super) lease_checkpoint: bool,
 }
 
 /// How far etcd is with a feature.
@@ -20,8 +28,9 @@ const GATES: [(&str, &str, bool, Moved); 11] = [
     ("CompactHashCheck", ALPHA, false, Moved::NotYet),
     ("FastLeaseKeepAlive", BETA, true, Moved::NoEffect),
     ("InitialCorruptCheck", ALPHA, false, Moved::NotYet),
-    ("LeaseCheckpoint", ALPHA, false, Moved::NotYet),
-    ("LeaseCheckpointPersist", ALPHA, false, Moved::NotYet),
+    ("LeaseCheckpoint", ALPHA, true, Moved::Used),
+    // What is left of a lease is stored whenever it is written down.
+    ("LeaseCheckpointPersist", ALPHA, true, Moved::NoEffect),
     ("PriorityRequest", ALPHA, false, Moved::NotYet),
     ("SetMemberLocalAddr", ALPHA, false, Moved::NotYet),
     ("StopGRPCServiceOnDefrag", ALPHA, false, Moved::NoEffect),
@@ -31,8 +40,12 @@ const GATES: [(&str, &str, bool, Moved); 11] = [
 /// A gate: its name, its stage, and whether it is on.
 type Gate = (&'static str, &'static str, bool);
 
-/// Checks the list and returns all gates; sentences for those without effect go to `notices`.
-pub(super) fn check(text: &str, notices: &mut Vec<String>) -> Result<Vec<Gate>, ConfigError> {
+/// Reads the list and returns all gates; sentences for those without effect go to `notices`.
+pub(super) fn read(
+    text: &str,
+    notices: &mut Vec<String>,
+) -> Result<(Gates, Vec<Gate>), ConfigError> {
+    let mut used = Gates { lease_checkpoint: true };
     let mut gates: Vec<Gate> =
         GATES.iter().map(|(name, stage, default, _)| (*name, *stage, *default)).collect();
     for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
@@ -54,6 +67,7 @@ pub(super) fn check(text: &str, notices: &mut Vec<String>) -> Result<Vec<Gate>, 
         let (.., default, moved) = &GATES[place];
         gates[place].2 = value;
         match moved {
+            Moved::Used => used.lease_checkpoint = value,
             _ if value == *default => {}
             Moved::NoEffect => notices.push(format!("--feature-gates {item} has no effect")),
             Moved::NotYet => {
@@ -63,5 +77,5 @@ pub(super) fn check(text: &str, notices: &mut Vec<String>) -> Result<Vec<Gate>, 
             }
         }
     }
-    Ok(gates)
+    Ok((used, gates))
 }

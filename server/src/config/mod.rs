@@ -125,6 +125,8 @@ pub struct RaftConfig {
     pub initial_election_tick_advance: bool,
     /// Ask for votes first.
     pub pre_vote: bool,
+    /// Write down now and then what is left of long leases, so that a new leader does not begin anew.
+    pub lease_checkpoint: bool,
     /// Refuse changes of members that could lose the quorum.
     pub strict_reconfig_check: bool,
     /// Entries between two trims of the log.
@@ -159,6 +161,8 @@ pub struct Http2Config {
     pub concurrent_streams_max: u32,
     /// Time between two pings to a silent client; `None` sends none.
     pub keepalive_interval: Option<Duration>,
+    /// Shortest time between two pings of a client; zero leaves it to gRPC, whose default is 5 minutes.
+    pub keepalive_min_time: Duration,
     /// Time for the answer to a ping.
     pub keepalive_timeout: Duration,
 }

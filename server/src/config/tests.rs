@@ -119,7 +119,7 @@ fn what_is_not_meant_is_refused_in_one_sentence_that_says_what_would_be_right() 
         ("--cert-file x", 1, "--cert-file is not supported yet: TLS"),
         ("--config-file x", 1, "--config-file is not supported yet: give the settings as flags"),
         ("--feature-gates Nope=true", 2, "--feature-gates has no feature \"Nope\""),
-        ("--feature-gates LeaseCheckpoint=true", 1, "is not supported yet: leave it at false"),
+        ("--feature-gates AllAlpha=true", 1, "is not supported yet: leave it at false"),
         ("--initial-cluster x", 1, "--initial-cluster is wrong: \"x\" is not of the form name=url"),
     ];
     for (line, exit_code, expected) in cases {
@@ -203,4 +203,14 @@ fn version_prints_the_four_lines_of_etcd_first() {
         assert!(line.starts_with(start), "{line}");
     }
     assert_eq!(lines[4], concat!("quorate Version: ", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn leases_are_checkpointed_unless_the_gate_says_otherwise() {
+    let on = |line: &str| ok(line).raft.lease_checkpoint;
+    assert!(on("") && on("--feature-gates LeaseCheckpoint=true,LeaseCheckpointPersist=true"));
+    assert!(!on("--feature-gates LeaseCheckpoint=false"));
+    let config = ok("--feature-gates LeaseCheckpointPersist=false");
+    assert!(config.raft.lease_checkpoint);
+    assert_eq!(config.notices.len(), 1, "{:?}", config.notices);
 }

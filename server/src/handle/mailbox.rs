@@ -186,7 +186,7 @@ mod tests {
             assert_eq!(mailbox.request(request(id)), Ok(()));
         }
         assert_eq!(mailbox.request(request(0)), Err(Refused::Full));
-        mailbox.event(Event::Tick);
+        mailbox.event(Event::Tick { elapsed_ms: 100 });
         let delivery = mailbox.take(Instant::now());
         assert_eq!((delivery.requests.len(), delivery.events.len()), (CLIENTS_MAX, 1));
         mailbox.close();

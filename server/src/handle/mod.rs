@@ -3,6 +3,8 @@
 //! A [`Handle`] is what everyone but the owner holds. Requests go in as events and come back as
 //! replies; reads go past the owner, to the [`View`], after [`Handle::linearize`].
 
+mod changes;
+mod leases;
 mod mailbox;
 mod replies;
 mod status;
@@ -18,11 +20,14 @@ use tokio::sync::oneshot;
 
 use crate::mvcc::Rows;
 use crate::replica::{Event, Reply, RequestId};
-use crate::state_machine::{Alarm, AlarmKind, Member, quota_cost_bytes, with_id};
+use crate::state_machine::{
+    Alarm, AlarmKind, ConfChange, ConfChangeKind, Member, quota_cost_bytes, with_id,
+};
 use crate::view::View;
 
-pub use crate::replica::{Capture, Committed, RequestError};
+pub use crate::replica::{Capture, Committed, RequestError, TimeToLive};
 pub use crate::state_machine::{ApplyError, Response};
+pub use changes::Changes;
 pub use mailbox::{Delivery, Mailbox, Refused, Request, Stop};
 pub use replies::Replies;
 pub use status::Status;
@@ -54,6 +59,8 @@ pub struct Parts {
     /// How long a proposal or a read index is waited for. The owner has a bound of its own, in ticks; this
     /// one holds while the owner hangs in a sync. `None` leaves it to the owner, and needs no timer.
     pub request_timeout: Option<Duration>,
+    /// The shortest time to live of a lease, in seconds.
+    pub lease_ttl_min_s: i64,
     /// Gives unused space back; called for [`Handle::defragment`].
     pub defragment: Box<dyn Fn(Defragmented) + Send + Sync>,
 }
@@ -62,6 +69,7 @@ struct Shared {
     parts: Parts,
     mailbox: Mailbox,
     replies: Replies,
+    changes: Changes,
     status: Status,
     next_id: AtomicU64,
     /// Small and seldom changed, so readers take a copy of the pointer. Never held over anything.
@@ -77,6 +85,7 @@ impl Handle {
             parts,
             mailbox: Mailbox::default(),
             replies: Replies::default(),
+            changes: Changes::default(),
             status: Status::default(),
             members: RwLock::default(),
             alarms: RwLock::default(),
@@ -99,6 +108,21 @@ impl Handle {
             Reply::Committed(committed) => Ok(committed),
             Reply::Failed(error) => Err(error),
             reply => unreachable!("a proposal was answered with {reply:?}"),
+        }
+    }
+
+    /// Proposes new peer URLs for `member` and waits until they are applied here.
+    ///
+    /// # Errors
+    /// As [`Handle::propose`]; also if another change of the configuration is under way.
+    pub async fn update_member(&self, member: Member) -> Result<(), RequestError> {
+        let id = self.next_id();
+        let change = ConfChange { id: id.0, kind: ConfChangeKind::Update, member };
+        let change = change.encode();
+        match self.ask(id, Event::ProposeConfChange { id, change }).await? {
+            Reply::Committed(_) => Ok(()),
+            Reply::Failed(error) => Err(error),
+            reply => unreachable!("a change of a member was answered with {reply:?}"),
         }
     }
 
@@ -208,6 +232,11 @@ impl Handle {
         &self.shared.replies
     }
 
+    /// Those who wait for a change of keys.
+    pub fn changes(&self) -> &Changes {
+        &self.shared.changes
+    }
+
     /// Publishes members and alarms. Only the owner calls this.
     pub fn publish_records(&self, members: Vec<Member>, alarms: Vec<Alarm>) {
         *self.shared.members.write() = Arc::new(members);
@@ -284,6 +313,7 @@ mod tests {
             request_bytes_max: 1 << 20,
             quota_bytes: None,
             request_timeout,
+            lease_ttl_min_s: 2,
             defragment: Box::new(drop),
         })
     }

@@ -28,6 +28,11 @@ pub(super) fn refresh(metrics: &Metrics, handle: &Handle) {
         let ids = [member_id, member.id].map(|id| format!("{id:x}"));
         raft.known_peers.with_label_values(&[ids[0].as_str(), ids[1].as_str()]).set(1);
     }
+    let (lease, counts) = (&metrics.lease, &status.leases);
+    raise(&lease.granted, counts.granted.load(Relaxed));
+    raise(&lease.revoked, counts.revoked.load(Relaxed));
+    raise(&lease.renewed, counts.renewed.load(Relaxed));
+    raise(&lease.expired, counts.expired.load(Relaxed));
     space.alarms.reset();
     for alarm in handle.alarms().iter() {
         let kind = match alarm.kind {

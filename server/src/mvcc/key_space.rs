@@ -44,6 +44,17 @@ pub struct Counts {
     pub compacted_rows: u64,
 }
 
+/// A key whose newest version has another lease than the one before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The key.
+    pub key: Bytes,
+    /// The lease of the version before, 0 for none.
+    pub old: i64,
+    /// The lease now, 0 for none or for a deleted key.
+    pub new: i64,
+}
+
 /// Rows and deletions that belong into one flush.
 #[derive(Debug, Default)]
 pub struct Unflushed {
@@ -61,6 +72,8 @@ pub struct KeySpace {
     pub(super) current: i64,
     pub(super) compaction: Compaction,
     counts: Counts,
+    /// Not yet taken, in the order of the changes.
+    attachments: Vec<Attachment>,
 }
 
 impl KeySpace {
@@ -76,7 +89,8 @@ impl KeySpace {
         compaction: Compaction,
     ) -> Self {
         let window = Window::new(limits.window_bytes_max, current);
-        Self { index, window, current, compaction, counts: Counts::default() }
+        let (counts, attachments) = (Counts::default(), Vec::new());
+        Self { index, window, current, compaction, counts, attachments }
     }
 
     /// The revision of the last change, 1 if there was none.
@@ -132,6 +146,44 @@ impl KeySpace {
         let mut change = self.begin();
         let outcome = change.delete_range(request);
         Applied { revision: change.finish(), outcome }
+    }
+
+    /// Deletes `keys` under one revision, in the given order; none of them leaves the revision as it is.
+    /// Returns the revision after it.
+    ///
+    /// # Panics
+    /// If a key is not live: they are those that are attached to a lease.
+    pub fn delete_keys(&mut self, keys: &[Bytes]) -> i64 {
+        let mut change = self.begin();
+        for key in keys {
+            change.operations += 1;
+            change.space.counts.deletes += 1;
+            let lease = change.space.index.latest(key).map_or(0, |present| present.lease);
+            change.delete(key, lease);
+        }
+        change.finish()
+    }
+
+    /// Takes which keys got another lease since the last call. Empty, and free, where there are none.
+    pub fn take_attachments(&mut self) -> Vec<Attachment> {
+        std::mem::take(&mut self.attachments)
+    }
+
+    /// Calls `visit` for the live keys that have a lease, in order, looking at no more than `keys_max`
+    /// (at least 1) keys above `after`. Returns the last one looked at if there are more.
+    pub fn attached(
+        &self,
+        after: Option<&[u8]>,
+        keys_max: usize,
+        visit: &mut dyn FnMut(&[u8], i64),
+    ) -> Option<Bytes> {
+        let now = Revision::end_of(self.current);
+        self.index.walk(&KeyRange::all(), after, now, keys_max, &mut |key, version| {
+            if version.lease != 0 {
+                visit(key, version.lease);
+            }
+            true
+        })
     }
 
     /// Schedules a compaction: `compact_revision` moves at once; the index follows by
@@ -360,30 +412,27 @@ impl Change<'_> {
         self.operations += 1;
         self.space.counts.deletes += 1;
         let found = self.live_in(&request.keys);
-        for (key, _) in &found {
-            self.delete(key);
+        for (key, present) in &found {
+            self.delete(key, present.lease);
         }
         let deleted = i64::try_from(found.len()).unwrap_or(i64::MAX);
         let prev = match request.prev_kv {
-            true => found.into_iter().map(|(_, revision)| revision).collect(),
+            true => found.into_iter().map(|(_, present)| present.revision).collect(),
             false => Vec::new(),
         };
         Outcome::DeleteRange { revision: self.revision(), deleted, prev }
     }
 
-    /// The keys of `range` at this point of the change, and where their versions are.
-    fn live_in(&self, range: &KeyRange) -> Vec<(Bytes, Revision)> {
+    /// The keys of `range` at this point of the change, with their versions.
+    fn live_in(&self, range: &KeyRange) -> Vec<(Bytes, Version)> {
         let index = &self.space.index;
         if range.end == RangeEnd::Single {
             let present = index.latest(&range.start);
-            return present
-                .map(|present| (range.start.clone(), present.revision))
-                .into_iter()
-                .collect();
+            return present.map(|present| (range.start.clone(), present)).into_iter().collect();
         }
         let mut found = Vec::new();
         index.walk(range, None, self.now(), usize::MAX, &mut |key, version| {
-            found.push((Bytes::copy_from_slice(key), version.revision));
+            found.push((Bytes::copy_from_slice(key), *version));
             true
         });
         found
@@ -415,17 +464,26 @@ impl Change<'_> {
             stored_bytes: len_u32(&stored),
         };
         self.space.index.put(key, version);
+        self.attach(key, present.map_or(0, |present| present.lease), lease);
         let began = present.is_none().then(|| (true, stored::shared_key(&stored, key.len())));
         self.space.window.push(Row { key: RowKey::new(revision, false), stored }, began);
     }
 
-    fn delete(&mut self, key: &[u8]) {
+    fn delete(&mut self, key: &[u8], lease: i64) {
         let revision = self.next();
         let stored = stored::encode_tombstone(key);
         let was_live = self.space.index.tombstone(key, revision, len_u32(&stored));
         assert!(was_live, "only live keys are deleted");
+        self.attach(key, lease, 0);
         let ended = (false, stored::shared_key(&stored, key.len()));
         self.space.window.push(Row { key: RowKey::new(revision, true), stored }, Some(ended));
+    }
+
+    fn attach(&mut self, key: &[u8], old: i64, new: i64) {
+        if old != new {
+            let key = Bytes::copy_from_slice(key);
+            self.space.attachments.push(Attachment { key, old, new });
+        }
     }
 
     fn next(&mut self) -> Revision {

@@ -28,7 +28,7 @@ mod txn;
 mod window;
 
 pub use index::CheckpointError;
-pub use key_space::{Counts, KeySpace, Limits, Sizes, Unflushed};
+pub use key_space::{Attachment, Counts, KeySpace, Limits, Sizes, Unflushed};
 pub use request::{
     Applied, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, MvccError, Op, Outcome,
     Put, RangeEnd, RangeQuery, RevisionBounds, Sort, SortTarget, Txn,

@@ -16,14 +16,25 @@ pub struct RequestId(pub u64);
 /// Something that happened to this member.
 #[derive(Debug)]
 pub enum Event {
-    /// One heartbeat interval passed.
-    Tick,
+    /// One heartbeat interval passed; after a delay one tick stands for all that were missed.
+    Tick {
+        /// Monotonic time since the last tick, in milliseconds, at most an election timeout: a member
+        /// that was paused for a minute ends no lease for it.
+        elapsed_ms: u64,
+    },
     /// A client wants this command in the log; it carries the same id inside.
     Propose {
         /// Where the reply goes.
         id: RequestId,
         /// The encoded command.
         command: Bytes,
+    },
+    /// A client wants this change of the configuration; it carries the same id inside.
+    ProposeConfChange {
+        /// Where the reply goes.
+        id: RequestId,
+        /// The encoded `raftpb.ConfChange`.
+        change: Bytes,
     },
     /// Somebody wants to read linearizably.
     ReadIndex {
@@ -39,6 +50,27 @@ pub enum Event {
     },
     /// Somebody wants the whole state of one moment, keys and records alike.
     Capture {
+        /// Where the reply goes.
+        id: RequestId,
+    },
+    /// Somebody keeps a lease alive.
+    Renew {
+        /// Where the reply goes.
+        id: RequestId,
+        /// Which.
+        lease: i64,
+    },
+    /// Somebody asks what is left of a lease.
+    TimeToLive {
+        /// Where the reply goes.
+        id: RequestId,
+        /// Which.
+        lease: i64,
+        /// Asks for its keys, at most [`LEASE_KEYS_MAX`](super::LEASE_KEYS_MAX) of those behind this one.
+        keys_after: Option<Bytes>,
+    },
+    /// Somebody asks which leases there are.
+    ListLeases {
         /// Where the reply goes.
         id: RequestId,
     },
@@ -123,8 +155,28 @@ pub enum Reply {
     CompactionFinished,
     /// The whole state of one moment.
     Captured(Box<Capture>),
+    /// A lease has its full time again.
+    Renewed {
+        /// What was granted, in seconds; 0 if there is no such lease.
+        ttl_s: i64,
+    },
+    /// What is left of a lease; `None` if there is no such lease.
+    TimeToLive(Option<TimeToLive>),
+    /// Every lease with what is left of it in milliseconds, in no order.
+    Leases(Vec<(u64, i64)>),
     /// There is no result.
     Failed(RequestError),
+}
+
+/// What is left of a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimeToLive {
+    /// What was granted, in seconds.
+    pub ttl_s: i64,
+    /// What is left of it, in milliseconds.
+    pub remaining_ms: u64,
+    /// The page of its keys that was asked for, ascending.
+    pub keys: Vec<Bytes>,
 }
 
 /// A proposal that was committed and applied.

@@ -16,6 +16,7 @@ mod committer;
 mod compaction;
 mod event;
 mod flushing;
+mod leases;
 mod proposals;
 mod reads;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::consensus::{self, ConfChangeError, Consensus, ConsensusError, SoftState};
+use crate::lease::{LeaseCounts, Lessor};
 use crate::mutants;
 use crate::mvcc::{Rows, Sizes};
 use crate::state_machine::{Alarm, AlarmKind, FatalError, Member, Restored, StateMachine, own};
@@ -33,13 +35,17 @@ use crate::view::View;
 use committer::{Committer, Progress};
 use compaction::{AutoCompactor, CompactionWaits};
 use flushing::Flushing;
+use leases::Leases;
 use proposals::{APPLY_GAP_MAX, Proposals};
 use reads::Reads;
 
 pub use committer::{Laps, Unmeasured};
 pub use compaction::AutoCompaction;
-pub use event::{Capture, Committed, Effect, Event, Persist, Reply, RequestError, RequestId};
+pub use event::{
+    Capture, Committed, Effect, Event, Persist, Reply, RequestError, RequestId, TimeToLive,
+};
 pub use flushing::FlushLimits;
+pub use leases::{LEASE_KEYS_MAX, LeaseConfig};
 
 /// The API version that a cluster of this version agrees on.
 pub const CLUSTER_VERSION: &str = "3.7.0";
@@ -49,6 +55,8 @@ const COMPACT_STEP_KEYS: usize = 2000;
 
 /// How often the window lets rows go between two batches of events, a thousand at a time.
 const EVICTIONS_PER_STEP: usize = 4;
+/// Changed records of leases that are flushed at once, so that a batch stays short.
+const DIRTY_LEASES_MAX: usize = 50_000;
 
 /// How often it is looked at whether an alarm can be taken back.
 const DISARM_INTERVAL_TICKS: u64 = 50;
@@ -71,6 +79,8 @@ pub struct Config {
     /// Below this size the NOSPACE alarm of this member is taken back by itself; `None` leaves that
     /// to people, as in etcd.
     pub disarm_below_bytes: Option<u64>,
+    /// Times that leases go by.
+    pub lease: LeaseConfig,
     /// Drawn once per start; with the member's ID it makes contexts of reads unique.
     pub boot_nonce: u64,
 }
@@ -123,7 +133,9 @@ pub struct Published {
     /// This member is the only voter and leads, and has applied an entry of its own term: no other
     /// member can acknowledge a write, so a read of the view is linearizable without a round.
     pub leads_alone: bool,
+    /// Leases are counted in.
     pub sizes: Sizes,
+    pub leases: LeaseCounts,
     /// Grows with every change of members, alarms or cluster version.
     pub record_changes: u64,
 }
@@ -139,6 +151,7 @@ pub struct Replica {
     progress: Progress,
     proposals: Proposals,
     reads: Reads,
+    leases: Leases,
     flushing: Flushing,
     auto_compactor: AutoCompactor,
     compaction_waits: CompactionWaits,
@@ -189,6 +202,7 @@ impl Replica {
             reads: Reads::new(config.member.id, config.boot_nonce),
             auto_compactor: AutoCompactor::new(config.auto_compaction),
             compaction_waits: CompactionWaits::default(),
+            leases: Leases::new(config.lease),
             now_tick: 0,
             consensus,
             machine: stored.machine,
@@ -216,7 +230,7 @@ impl Replica {
     pub fn handle(&mut self, event: Event, effects: &mut Vec<Effect>) -> Result<(), Fatal> {
         let deadline_tick = self.now_tick + self.config.request_ticks;
         match event {
-            Event::Tick => self.tick(effects),
+            Event::Tick { elapsed_ms } => self.tick(elapsed_ms, effects),
             Event::Propose { id, command } => {
                 if self.apply_gap() > APPLY_GAP_MAX {
                     let reply = Reply::Failed(RequestError::TooManyRequests);
@@ -225,6 +239,10 @@ impl Replica {
                     self.proposals.add(id, command, deadline_tick);
                 }
             }
+            Event::ProposeConfChange { id, change } => {
+                let (consensus, proposals) = (&mut self.consensus, &mut self.proposals);
+                proposals.change((id, change), deadline_tick, consensus, effects);
+            }
             Event::ReadIndex { id } => self.reads.add(id, deadline_tick),
             Event::AwaitCompaction { id, revision } => {
                 self.compaction_waits.add(revision, id);
@@ -232,6 +250,18 @@ impl Replica {
             }
             Event::Capture { id } => {
                 let reply = Reply::Captured(Box::new(self.capture()));
+                effects.push(Effect::Reply { id, reply });
+            }
+            Event::Renew { id, lease } => {
+                self.leases.renew((id, deadline_tick), lease, self.machine.lessor(), effects);
+            }
+            Event::TimeToLive { id, lease, keys_after } => {
+                let lessor = self.machine.lessor();
+                let reply = self.leases.time_to_live(lease, keys_after.as_ref(), lessor);
+                effects.push(Effect::Reply { id, reply });
+            }
+            Event::ListLeases { id } => {
+                let reply = self.leases.list(self.machine.lessor());
                 effects.push(Effect::Reply { id, reply });
             }
             Event::RaiseAlarm(kind) => self.raise(kind),
@@ -255,10 +285,13 @@ impl Replica {
     /// [`Fatal`]: the process must end.
     pub fn settle(&mut self, effects: &mut Vec<Effect>) -> Result<(), Fatal> {
         self.publish_self();
+        self.leases.propose(self.leads_in(), &mut self.proposals);
         self.proposals.send(&mut self.consensus, effects);
         self.reads.send(self.now_tick, &mut self.consensus);
         self.take_ready(effects);
         self.apply(effects)?;
+        self.leases.applied(self.machine.lessor_mut(), effects);
+        self.leases.follow(self.leads_in(), self.machine.lessor_mut(), effects);
         if self.campaign_if_alone() {
             // Its first entry goes to the disk now, not after the next tick.
             self.take_ready(effects);
@@ -273,7 +306,8 @@ impl Replica {
     /// Whether [`Replica::settle`] has more to do although no event arrived.
     pub fn has_work(&self) -> bool {
         let apply = !self.progress.queue.is_empty() && !self.is_apply_paused();
-        apply || self.view.compaction_runnable() || self.view.is_evictable()
+        let space = self.view.compaction_runnable() || self.view.is_evictable();
+        apply || self.leases.has_work() || space
     }
 
     /// Cuts a batch with everything applied, if none is under way and anything is left: for an
@@ -290,8 +324,7 @@ impl Replica {
 
     /// What is to be seen from outside.
     pub fn published(&self) -> Published {
-        let SoftState { term, leader_id, is_leader } = self.consensus.soft_state();
-        let leads_own_term = is_leader && self.progress.applied_term == term;
+        let SoftState { term, leader_id, .. } = self.consensus.soft_state();
         Published {
             term,
             leader_id,
@@ -301,8 +334,9 @@ impl Replica {
             proposals_pending: self.proposals.pending() as u64,
             proposals_failed: self.proposals.failed,
             leader_changes: self.leadership.changes,
-            leads_alone: self.is_alone() && leads_own_term,
-            sizes: self.view.sizes(),
+            leads_alone: self.is_alone() && self.leads_in().is_some(),
+            sizes: self.sizes(),
+            leases: self.leases.counts(self.machine.lessor()),
             record_changes: self.machine.changes(),
         }
     }
@@ -315,6 +349,27 @@ impl Replica {
             history: self.view.history(),
             inventory: self.machine.inventory(applied, conf_state.clone()),
         }
+    }
+
+    /// The term in which this member leads, once it has applied an entry of it: everything that other
+    /// leaders decided has taken effect then.
+    fn leads_in(&self) -> Option<u64> {
+        let SoftState { term, is_leader, .. } = self.consensus.soft_state();
+        (is_leader && self.progress.applied_term == term).then_some(term)
+    }
+
+    fn sizes(&self) -> Sizes {
+        let keys = self.view.sizes();
+        let leases_bytes = self.machine.lessor().size_bytes();
+        Sizes {
+            in_use_bytes: keys.in_use_bytes + leases_bytes,
+            total_bytes: keys.total_bytes + leases_bytes,
+        }
+    }
+
+    /// The leases.
+    pub fn lessor(&self) -> &Lessor {
+        self.machine.lessor()
     }
 
     /// The members, by ID.
@@ -332,8 +387,9 @@ impl Replica {
         self.machine.cluster_version()
     }
 
-    fn tick(&mut self, effects: &mut Vec<Effect>) {
+    fn tick(&mut self, elapsed_ms: u64, effects: &mut Vec<Effect>) {
         self.now_tick += 1;
+        self.leases.tick(elapsed_ms, self.now_tick, effects);
         self.consensus.tick();
         self.view.tick();
         self.proposals.expire(self.now_tick, effects);
@@ -355,7 +411,7 @@ impl Replica {
     fn disarm_if_room(&mut self) {
         let alarm = Alarm { member_id: self.config.member.id, kind: AlarmKind::NoSpace };
         let Some(below_bytes) = self.config.disarm_below_bytes else { return };
-        let has_room = self.view.sizes().in_use_bytes < below_bytes && !self.space.disk_is_low;
+        let has_room = self.sizes().in_use_bytes < below_bytes && !self.space.disk_is_low;
         if has_room && self.machine.alarms().any(|raised| *raised == alarm) {
             self.proposals.add_internal(own::disarm(alarm));
         }
@@ -458,6 +514,9 @@ impl Replica {
 
     fn flush_if_due(&mut self, effects: &mut Vec<Effect>) {
         let (now, applied) = (self.now_tick, self.progress.applied_index);
+        if self.machine.lessor().dirty_count() >= DIRTY_LEASES_MAX {
+            self.flushing.hurry();
+        }
         if !self.flushing.is_due(now, applied, &self.view.read()) {
             return;
         }

@@ -28,6 +28,26 @@ impl Proposals {
         self.pending.insert(id, deadline_tick);
     }
 
+    /// Proposes a change of the configuration at once; only one may be under way.
+    pub(super) fn change(
+        &mut self,
+        (id, change): (RequestId, Bytes),
+        deadline_tick: u64,
+        consensus: &mut Consensus,
+        effects: &mut Vec<Effect>,
+    ) {
+        match consensus.propose_conf_change(change) {
+            Ok(()) => {
+                self.pending.insert(id, deadline_tick);
+            }
+            Err(error) => {
+                self.failed += 1;
+                let reply = Reply::Failed(refusal(&error));
+                effects.push(Effect::Reply { id, reply });
+            }
+        }
+    }
+
     /// Takes a command of our own, for which nobody waits.
     pub(super) fn add_internal(&mut self, command: Bytes) {
         self.batch.push((None, command));
@@ -48,9 +68,7 @@ impl Proposals {
         let (ids, commands): (Vec<_>, Vec<_>) = std::mem::take(&mut self.batch).into_iter().unzip();
         let error = match consensus.propose(commands) {
             Ok(()) => return,
-            Err(ProposeError::NoLeader) => RequestError::NoLeader,
-            Err(ProposeError::TooMuchUncommitted) => RequestError::TooManyRequests,
-            Err(_) => RequestError::Dropped,
+            Err(error) => refusal(&error),
         };
         for id in ids.into_iter().flatten().filter(|id| self.pending.remove(id).is_some()) {
             self.failed += 1;
@@ -74,5 +92,13 @@ impl Proposals {
             first.remove();
             effects.push(Effect::Reply { id, reply: Reply::Failed(RequestError::Timeout) });
         }
+    }
+}
+
+fn refusal(error: &ProposeError) -> RequestError {
+    match error {
+        ProposeError::NoLeader => RequestError::NoLeader,
+        ProposeError::TooMuchUncommitted => RequestError::TooManyRequests,
+        _ => RequestError::Dropped,
     }
 }

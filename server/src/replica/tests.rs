@@ -11,8 +11,13 @@ use crate::mvcc::tests::store::Store;
 use crate::mvcc::{KeySpace, Limits};
 use crate::state_machine::{encode, with_id};
 
+mod leases;
+
 const MEMBER_ID: u64 = 7;
 const REQUEST_TICKS: u64 = 50;
+const LEASE: LeaseConfig =
+    LeaseConfig { checkpoint_ms: Some(300_000), extend_ms: 1000, retry_ms: 7000 };
+const TICK: Event = Event::Tick { elapsed_ms: 100 };
 
 /// A replica whose disk does nothing before it is told to.
 struct Lone {
@@ -45,6 +50,7 @@ impl Lone {
             catchup_entries: 10,
             auto_compaction: AutoCompaction::Off,
             disarm_below_bytes: None,
+            lease: LEASE,
             boot_nonce: 1,
         };
         let replica = Replica::new(config, recovered, view, Arc::new(Store::default())).unwrap();
@@ -114,7 +120,7 @@ fn a_member_leads_alone_only_once_it_applied_an_entry_of_its_own_term() {
 fn no_reply_and_no_reader_sees_a_write_before_its_sync() {
     let mut lone = Lone::leading();
     assert!(lone.run([put(1), put(2)]).is_empty());
-    assert!(lone.run([Event::Tick, put(3)]).is_empty());
+    assert!(lone.run([TICK, put(3)]).is_empty());
     assert_eq!(lone.replica.view.current_revision(), 1);
     let replies = lone.sync();
     let ids: Vec<u64> = replies.iter().map(|(id, _)| id.0).collect();
@@ -127,7 +133,7 @@ fn no_reply_and_no_reader_sees_a_write_before_its_sync() {
 fn a_write_that_timed_out_is_answered_once_and_may_still_be_applied() {
     let mut lone = Lone::leading();
     lone.run([put(1)]);
-    let replies: Vec<_> = (0..=REQUEST_TICKS).flat_map(|_| lone.run([Event::Tick])).collect();
+    let replies: Vec<_> = (0..=REQUEST_TICKS).flat_map(|_| lone.run([TICK])).collect();
     assert!(matches!(replies[..], [(_, Reply::Failed(RequestError::Timeout))]), "{replies:?}");
     assert!(lone.sync().is_empty());
     assert_eq!(lone.replica.view.current_revision(), 2);
@@ -145,7 +151,7 @@ fn writes_and_reads_without_a_leader_end_in_time() {
     };
     assert!(matches!(replies[..], [(RequestId(1), Reply::Failed(RequestError::NoLeader))]));
     // It leads by now, but its disk is silent: nothing of its term is committed.
-    let replies: Vec<_> = (0..=REQUEST_TICKS).flat_map(|_| lone.run([Event::Tick])).collect();
+    let replies: Vec<_> = (0..=REQUEST_TICKS).flat_map(|_| lone.run([TICK])).collect();
     assert!(matches!(replies[..], [(RequestId(2), Reply::Failed(_))]), "{replies:?}");
 }
 
@@ -177,7 +183,7 @@ fn a_thousand_refused_writes_propose_their_alarm_once() {
     let mut lone = Lone::leading();
     let raise = || Event::RaiseAlarm(AlarmKind::NoSpace);
     lone.run((0..1000).map(|_| raise()));
-    lone.run([Event::Tick, raise(), Event::DiskSpace { is_low: true }]);
+    lone.run([TICK, raise(), Event::DiskSpace { is_low: true }]);
     assert_eq!(lone.commands.len(), 1);
     lone.sync();
     assert_eq!(lone.replica.alarms().len(), 1);
@@ -192,7 +198,7 @@ fn an_alarm_whose_proposal_was_lost_is_proposed_again() {
     lone.run([]);
     lone.sync();
     for _ in 0..=lone.replica.config.consensus.election_ticks {
-        lone.run([Event::Tick, Event::RaiseAlarm(AlarmKind::NoSpace)]);
+        lone.run([TICK, Event::RaiseAlarm(AlarmKind::NoSpace)]);
         lone.sync();
     }
     assert_eq!(lone.replica.alarms().len(), 1);
@@ -206,7 +212,7 @@ fn a_compaction_that_nobody_asked_for_is_told_once_and_proposed() {
     lone.run((1..=4).map(put));
     lone.sync();
     for _ in 0..30 {
-        lone.run([Event::Tick]);
+        lone.run([Event::Tick { elapsed_ms: 100 }]);
         lone.sync();
     }
     assert_eq!(lone.compactions, [3], "the current revision is 5");

@@ -55,6 +55,8 @@ pub struct Options {
     pub request_timeout: Option<Duration>,
     /// An entry that takes longer to apply is logged.
     pub slow_apply: Duration,
+    /// The shortest time to live of a lease, in seconds.
+    pub lease_ttl_min_s: i64,
     /// Flushed bytes after which a new checkpoint of the index is written.
     pub checkpoint_bytes: u64,
     /// Space set aside for the day the disk is full, in bytes.
@@ -180,6 +182,7 @@ pub struct Assembled {
 pub struct Core {
     replica: Replica,
     log: log::LogWriter,
+    tick_elapsed_max: Duration,
 }
 
 /// Puts a recovered member together. `rewrites` is where requests for a rewrite go.
@@ -207,6 +210,7 @@ pub fn assemble(
         request_bytes_max: options.request_bytes_max,
         quota_bytes: options.quota_bytes,
         request_timeout: options.request_timeout,
+        lease_ttl_min_s: options.lease_ttl_min_s,
         defragment: Box::new(move |done| drop(rewrites.send(Work::Rewrite(done)))),
     });
     let status = handle.status();
@@ -224,12 +228,16 @@ pub fn assemble(
         view.clone(),
         report.checkpoint_revision,
     );
+    let election_ticks =
+        u32::try_from(options.replica.consensus.election_ticks).unwrap_or(u32::MAX);
+    let tick_elapsed_max = options.tick.saturating_mul(election_ticks);
     let reserve = Reserve::open(setup.fs.clone(), &data_dir.reserve_path(), options.reserve_bytes);
     Ok(Assembled {
         core: Core {
             replica: Replica::new(options.replica, recovered_replica, view, rows)?
                 .with_laps(Box::new(ApplyLaps::new(&metrics, options.slow_apply))),
             log: log::LogWriter::new(wal, metrics.clone()),
+            tick_elapsed_max,
         },
         worker: Worker::new(flusher, handle.clone(), metrics),
         reserve: SpareSpace(reserve),

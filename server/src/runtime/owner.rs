@@ -17,6 +17,7 @@ use super::background::Background;
 use super::log::{LogWriter, SegmentJob};
 use super::{Core, RunError};
 use crate::handle::{Delivery, Handle, Stop};
+use crate::lease::Lessor;
 use crate::mutants::{self, Mutant};
 use crate::replica::{AutoCompaction, Effect, Event, Published, Replica, Reply, RequestId};
 use crate::state_machine::FlushBatch;
@@ -35,6 +36,8 @@ pub struct Owner<B> {
     replica: Replica,
     handle: Handle,
     log: LogWriter,
+    /// The most time that one tick stands for.
+    tick_elapsed_max: Duration,
     rounds: Rounds,
     beside: B,
 }
@@ -67,19 +70,20 @@ impl Owner<Threads> {
     }
 
     fn serve(&mut self, tick: Duration) -> Result<(), RunError> {
-        let mut next_tick = Instant::now() + tick;
+        let mut last_tick = Instant::now();
+        let mut next_tick = last_tick + tick;
         loop {
             self.round()?;
             let deadline = if self.has_work() { Instant::now() } else { next_tick };
             let delivery = self.handle.mailbox().take(deadline);
-            if self.take(delivery)? {
-                return Ok(());
-            }
             let now = Instant::now();
             if now >= next_tick {
                 // After a pause one tick stands for all that were missed.
-                self.tick()?;
-                next_tick = now + tick;
+                self.tick(now - last_tick)?;
+                (last_tick, next_tick) = (now, now + tick);
+            }
+            if self.take(delivery)? {
+                return Ok(());
             }
         }
     }
@@ -101,9 +105,9 @@ impl Beside for Threads {
 impl<B: Beside> Owner<B> {
     /// The owner of `replica`, with its log.
     pub fn new(core: Core, handle: Handle, beside: B) -> Self {
-        let Core { replica, log } = core;
+        let Core { replica, log, tick_elapsed_max } = core;
         handle.publish_records(replica.members(), replica.alarms());
-        Self { replica, handle, log, rounds: Rounds::default(), beside }
+        Self { replica, handle, log, tick_elapsed_max, rounds: Rounds::default(), beside }
     }
 
     /// What goes on beside.
@@ -126,12 +130,19 @@ impl<B: Beside> Owner<B> {
         self.replica.is_flushing()
     }
 
-    /// Lets a tick pass.
+    /// The leases, as they were applied.
+    pub fn lessor(&self) -> &Lessor {
+        self.replica.lessor()
+    }
+
+    /// Lets a tick pass, `elapsed` after the last one. A pause counts for an election timeout at most.
     ///
     /// # Errors
     /// As [`Owner::round`].
-    pub fn tick(&mut self) -> Result<(), RunError> {
-        Ok(self.replica.handle(Event::Tick, &mut self.rounds.effects)?)
+    pub fn tick(&mut self, elapsed: Duration) -> Result<(), RunError> {
+        let elapsed_ms = elapsed.min(self.tick_elapsed_max).as_millis();
+        let elapsed_ms = u64::try_from(elapsed_ms).unwrap_or(u64::MAX);
+        Ok(self.replica.handle(Event::Tick { elapsed_ms }, &mut self.rounds.effects)?)
     }
 
     /// Begins an orderly end, after `served` went well: nothing is taken from clients any more.
@@ -271,8 +282,12 @@ impl<B: Beside> Owner<B> {
         if published.applied_index != self.rounds.published.applied_index {
             self.handle.watches().changed();
         }
+        status.leases.publish(&published.leases);
         if published.record_changes != self.rounds.published.record_changes {
             self.publish_records();
+        }
+        if published.applied_index != self.rounds.published.applied_index {
+            self.handle.changes().applied();
         }
         self.rounds.published = published;
     }

@@ -4,7 +4,7 @@
 //! data dir    locked, checked; created if there is none
 //! store       opened: records, applied index A, flushed revision F
 //! checkpoint  the newest that fits: the index as of some revision ≤ F
-//! rows        from there to F complete the index
+//! rows        from there to F complete the index; leases learn from it which keys they have
 //! log         entries behind A are applied again by the replica
 //! ```
 //!
@@ -14,8 +14,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
+
 use super::RecoverError;
 use crate::consensus::{self, bootstrap_entries};
+use crate::lease::Lessor;
 use crate::mutants::{self, Mutant};
 use crate::mvcc::{KeySpace, Limits, Restorer, Revision, Rows, Standing};
 use crate::replica;
@@ -151,7 +154,7 @@ fn try_recover(setup: &Setup, progress: &Progress) -> Result<Recovered, RecoverE
         report.created = true;
     }
     let opened = open_store(setup, &data_dir, false)?;
-    let stored = Restored::from_rows(opened.tables)?;
+    let mut stored = Restored::from_rows(opened.tables)?;
     (report.applied_index, report.revision) = (opened.applied_index, opened.revision);
 
     let (wal, log) =
@@ -171,6 +174,7 @@ fn try_recover(setup: &Setup, progress: &Progress) -> Result<Recovered, RecoverE
     let mut found = Found { report: &mut report, progress };
     let space =
         restore(setup, (&data_dir.index_dir(), opened.generation), standing, &rows, &mut found)?;
+    attach_keys(&space, stored.machine.lessor_mut());
     let log = consensus::Recovered {
         hard_state: log.hard_state,
         conf_state: stored.cut.conf_state.clone(),
@@ -257,6 +261,22 @@ fn restore(
         }
     }
     complete(KeySpace::restore(setup.limits), 0, standing, rows, found)
+}
+
+/// Tells leases which keys they have. Without leases no key has one.
+fn attach_keys(space: &KeySpace, lessor: &mut Lessor) {
+    if lessor.is_empty() {
+        return;
+    }
+    let mut after = None;
+    loop {
+        let keys_max = mutants::step(SCAN_ROWS);
+        let mut attach = |key: &[u8], lease| lessor.attach(Bytes::copy_from_slice(key), lease);
+        after = space.attached(after.as_deref(), keys_max, &mut attach);
+        if after.is_none() {
+            return;
+        }
+    }
 }
 
 fn restore_checkpoint(limits: Limits, reader: CheckpointReader) -> Result<Restorer, String> {

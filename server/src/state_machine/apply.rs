@@ -6,8 +6,9 @@ use bytes::Bytes;
 
 use super::command::{AlarmAction, Command, CommandError, Request};
 use super::flush::{Table, TableRow};
-use super::records::{Alarm, AlarmKind, ConfChange, ConfChangeKind, Member};
-use crate::mvcc::{Applied, KeySpace, MvccError, Op, Rows, RowsError, Txn};
+use super::records::{Alarm, AlarmKind, ConfChange, ConfChangeKind, Member, encode_lease};
+use crate::lease::{LeaseError, Lessor};
+use crate::mvcc::{Applied, Attachment, KeySpace, MvccError, Op, Rows, RowsError, Txn};
 
 /// What an applied command answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,11 @@ pub enum Response {
     Kv(Applied),
     /// A scheduled compaction; `revision` is the current one, for the header.
     Compacted {
+        /// The current revision.
+        revision: i64,
+    },
+    /// A lease was granted or revoked; `revision` is the current one after it, for the header.
+    Lease {
         /// The current revision.
         revision: i64,
     },
@@ -31,6 +37,9 @@ pub enum ApplyError {
     /// The key space refused it.
     #[error(transparent)]
     Mvcc(#[from] MvccError),
+    /// The lessor refused it.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
     /// A NOSPACE alarm is raised.
     #[error("database space exceeded")]
     NoSpace,
@@ -71,6 +80,7 @@ pub struct StateMachine {
     pub(super) removed: BTreeSet<u64>,
     pub(super) alarms: BTreeSet<Alarm>,
     pub(super) cluster_version: Option<String>,
+    pub(super) lessor: Lessor,
     /// Records that changed since the last flush.
     pub(super) dirty: BTreeMap<(Table, Bytes), Option<Bytes>>,
     /// Counts changes of records, so that others can tell whether to look again.
@@ -96,6 +106,16 @@ impl StateMachine {
     /// The API version that all members speak, once one was agreed on.
     pub fn cluster_version(&self) -> Option<&str> {
         self.cluster_version.as_deref()
+    }
+
+    /// The leases.
+    pub fn lessor(&self) -> &Lessor {
+        &self.lessor
+    }
+
+    /// The leases, for what is not in the log: attachments that are read back, and taking changes.
+    pub fn lessor_mut(&mut self) -> &mut Lessor {
+        &mut self.lessor
     }
 
     /// Applies the command of a normal entry, which was read before: a large one takes a while, and
@@ -144,9 +164,15 @@ impl StateMachine {
 
     /// Takes the records that changed since the last call.
     pub fn take_dirty(&mut self) -> Vec<TableRow> {
+        let leases = self.lessor.take_dirty().map(|(id, lease)| TableRow {
+            table: Table::Leases,
+            key: Bytes::copy_from_slice(&id.to_be_bytes()),
+            value: lease.map(encode_lease),
+        });
         std::mem::take(&mut self.dirty)
             .into_iter()
             .map(|((table, key), value)| TableRow { table, key, value })
+            .chain(leases)
             .collect()
     }
 
@@ -157,7 +183,7 @@ impl StateMachine {
 
     /// Whether any record changed since it was last taken.
     pub fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.dirty.is_empty() || self.lessor.dirty_count() > 0
     }
 
     /// What raised alarms refuse, as etcd's capped and corrupt appliers do.
@@ -167,13 +193,18 @@ impl StateMachine {
         }
         let on_keys = matches!(
             command,
-            Command::Put(_) | Command::DeleteRange(_) | Command::Txn(_) | Command::Compact { .. }
+            Command::Put(_)
+                | Command::DeleteRange(_)
+                | Command::Txn(_)
+                | Command::Compact { .. }
+                | Command::LeaseGrant { .. }
+                | Command::LeaseRevoke { .. }
         );
         if on_keys && self.is_raised(AlarmKind::Corrupt) {
             return Some(ApplyError::Corrupt);
         }
         let adds = match command {
-            Command::Put(_) => true,
+            Command::Put(_) | Command::LeaseGrant { .. } => true,
             Command::Txn(txn) => has_put(txn),
             _ => false,
         };
@@ -187,17 +218,24 @@ impl StateMachine {
         rows: &dyn Rows,
     ) -> Result<Result<Response, ApplyError>, RowsError> {
         let kv = |applied: Result<Applied, MvccError>| Ok(Response::Kv(applied?));
-        Ok(match command {
-            Command::Put(put) if !lease_known(put.lease.unwrap_or(0)) => {
+        let lessor = &self.lessor;
+        let result = match command {
+            Command::Put(put) if put.lease.is_some_and(|id| id != 0 && !lessor.knows(id)) => {
                 Err(MvccError::LeaseNotFound.into())
             }
             Command::Put(put) => kv(space.put(&put, rows)?),
             Command::DeleteRange(delete) => Ok(Response::Kv(space.delete_range(&delete))),
-            Command::Txn(txn) => kv(space.txn(&txn, &lease_known, rows)?),
+            Command::Txn(txn) => kv(space.txn(&txn, &|id| lessor.knows(id), rows)?),
             Command::Compact { revision } => match space.compact(revision) {
                 Ok(()) => Ok(Response::Compacted { revision: space.current_revision() }),
                 Err(refusal) => Err(refusal.into()),
             },
+            Command::LeaseGrant { id, ttl_s } => self.grant(id, ttl_s, space),
+            Command::LeaseRevoke { id } => self.revoke(id, space),
+            Command::LeaseCheckpoint(left) => {
+                left.into_iter().for_each(|(id, left_s)| self.lessor.checkpoint(id, left_s));
+                Ok(Response::Done)
+            }
             Command::Alarm(action) => Ok(Response::Alarms(self.alarm(action))),
             Command::SetAttributes { member_id, name, client_urls } => {
                 // An entry about a member that is gone meanwhile says nothing.
@@ -211,7 +249,21 @@ impl StateMachine {
                 self.cluster_version = Some(version);
                 Ok(Response::Done)
             }
-        })
+        };
+        for Attachment { key, old, new } in space.take_attachments() {
+            self.lessor.reattach(key, old, new);
+        }
+        Ok(result)
+    }
+
+    fn grant(&mut self, id: i64, ttl_s: i64, space: &KeySpace) -> Result<Response, ApplyError> {
+        self.lessor.grant(id, ttl_s)?;
+        Ok(Response::Lease { revision: space.current_revision() })
+    }
+
+    fn revoke(&mut self, id: i64, space: &mut KeySpace) -> Result<Response, ApplyError> {
+        let keys = self.lessor.revoke(id)?;
+        Ok(Response::Lease { revision: space.delete_keys(&keys) })
     }
 
     fn alarm(&mut self, action: AlarmAction) -> Vec<Alarm> {
@@ -254,11 +306,6 @@ pub(super) const CLUSTER_VERSION: Bytes = Bytes::from_static(b"cluster_version")
 
 fn id_key(id: u64) -> Bytes {
     Bytes::copy_from_slice(&id.to_be_bytes())
-}
-
-/// Whether a lease may be attached. There are no leases yet, so only "none" may.
-fn lease_known(lease: i64) -> bool {
-    lease == 0
 }
 
 fn has_put(txn: &Txn) -> bool {

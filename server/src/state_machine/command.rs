@@ -5,6 +5,7 @@ use prost::Message as _;
 use quorate_proto::{etcdserverpb as pb, membershippb};
 
 use super::records::{Alarm, AlarmKind};
+use crate::lease::LEASE_BYTES;
 use crate::mvcc::{
     Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, Op, Put, RangeQuery,
     RevisionBounds, Sort, SortTarget, Txn,
@@ -33,6 +34,20 @@ pub enum Command {
         /// The revision to keep readable.
         revision: i64,
     },
+    /// Adds a lease.
+    LeaseGrant {
+        /// Its ID.
+        id: i64,
+        /// Its time to live, in seconds.
+        ttl_s: i64,
+    },
+    /// Ends a lease and deletes its keys.
+    LeaseRevoke {
+        /// Its ID.
+        id: i64,
+    },
+    /// Writes down what is left of leases: IDs and seconds, 0 for all of it.
+    LeaseCheckpoint(Vec<(i64, i64)>),
     Alarm(AlarmAction),
     /// A member says its name and where clients reach it.
     SetAttributes {
@@ -133,9 +148,10 @@ pub fn with_id(command: Bytes, id: u64) -> Bytes {
 /// If the bytes are not a command.
 pub fn quota_cost_bytes(command: &Bytes) -> Result<Option<u64>, CommandError> {
     let request = pb::InternalRaftRequest::decode(command.clone())?;
-    Ok(match (&request.put, &request.txn) {
-        (Some(put), _) => Some(put_cost_bytes(put)),
-        (_, Some(txn)) => Some(txn_cost_bytes(txn)).filter(|&cost| cost > 0),
+    Ok(match (&request.put, &request.txn, &request.lease_grant) {
+        (Some(put), ..) => Some(put_cost_bytes(put)),
+        (_, Some(txn), _) => Some(txn_cost_bytes(txn)).filter(|&cost| cost > 0),
+        (.., Some(_)) => Some(LEASE_BYTES),
         _ => None,
     })
 }
@@ -169,6 +185,16 @@ fn command(request: pb::InternalRaftRequest) -> Result<Command, CommandError> {
     }
     if let Some(compaction) = request.compaction {
         return Ok(Command::Compact { revision: compaction.revision });
+    }
+    if let Some(grant) = request.lease_grant {
+        return Ok(Command::LeaseGrant { id: grant.id, ttl_s: grant.ttl });
+    }
+    if let Some(revoke) = request.lease_revoke {
+        return Ok(Command::LeaseRevoke { id: revoke.id });
+    }
+    if let Some(request) = request.lease_checkpoint {
+        let left = request.checkpoints.iter().map(|left| (left.id, left.remaining_ttl)).collect();
+        return Ok(Command::LeaseCheckpoint(left));
     }
     if let Some(alarm) = request.alarm {
         return Ok(Command::Alarm(alarm_of(&alarm)));

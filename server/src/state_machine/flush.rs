@@ -33,11 +33,14 @@ pub enum Table {
     RemovedMembers,
     /// Raised alarms.
     Alarms,
+    /// Leases by ID.
+    Leases,
 }
 
 impl Table {
     /// Every table, in a fixed order.
-    pub const ALL: [Self; 4] = [Self::Meta, Self::Members, Self::RemovedMembers, Self::Alarms];
+    pub const ALL: [Self; 5] =
+        [Self::Meta, Self::Members, Self::RemovedMembers, Self::Alarms, Self::Leases];
 
     /// The table's name on disk.
     pub fn name(self) -> &'static str {
@@ -46,6 +49,7 @@ impl Table {
             Self::Members => "members",
             Self::RemovedMembers => "members_removed",
             Self::Alarms => "alarms",
+            Self::Leases => "leases",
         }
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::apply::StateMachine;
-use super::records::{Alarm, Member};
+use super::records::{Alarm, Member, encode_lease};
 use crate::consensus::ConfState;
 
 /// The records of one moment between two entries.
@@ -21,7 +21,7 @@ pub struct Inventory {
     pub removed: Vec<u64>,
     /// The raised alarms, by member and kind.
     pub alarms: Vec<Alarm>,
-    /// `leasepb.Lease` in wire form by lease ID, ascending.
+    /// `leasepb.Lease` in wire form by lease ID, in the order of its bytes.
     pub leases: Vec<(i64, Bytes)>,
     /// The API version that the members agreed on.
     pub cluster_version: Option<String>,
@@ -31,6 +31,9 @@ impl StateMachine {
     /// The records as they are now, after the entry `applied` (index and term) and with the
     /// configuration after it.
     pub fn inventory(&self, applied: (u64, u64), conf_state: ConfState) -> Inventory {
+        let mut leases: Vec<(i64, Bytes)> =
+            self.lessor().leases().map(|lease| (lease.id, encode_lease(lease))).collect();
+        leases.sort_unstable_by_key(|(id, _)| id.cast_unsigned());
         Inventory {
             applied_index: applied.0,
             applied_term: applied.1,
@@ -38,7 +41,7 @@ impl StateMachine {
             members: self.members.values().cloned().collect(),
             removed: self.removed.iter().copied().collect(),
             alarms: self.alarms.iter().copied().collect(),
-            leases: Vec::new(),
+            leases,
             cluster_version: self.cluster_version.clone(),
         }
     }

@@ -1,4 +1,4 @@
-//! Committed entries into state: commands, alarms, members, and what a flush carries. Pure.
+//! Committed entries into state: commands, leases, alarms, members, and what a flush carries. Pure.
 //!
 //! Applying the same entries gives the same state on every member. A refusal is part of that: it is
 //! decided here, from state alone, and every member decides it alike. The keys themselves live in the

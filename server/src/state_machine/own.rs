@@ -49,3 +49,17 @@ pub fn set_cluster_version(version: &str) -> Bytes {
     let set = membershippb::ClusterVersionSetRequest { ver: version.to_owned() };
     encode(&pb::InternalRaftRequest { cluster_version_set: Some(set), ..Default::default() })
 }
+
+/// Ends a lease.
+pub fn revoke(lease: i64) -> Bytes {
+    let lease_revoke = Some(pb::LeaseRevokeRequest { id: lease });
+    encode(&pb::InternalRaftRequest { lease_revoke, ..Default::default() })
+}
+
+/// Writes down what is left of leases: IDs and seconds.
+pub fn checkpoint(left: &[(i64, i64)]) -> Bytes {
+    let checkpoint = |&(id, remaining_ttl)| pb::LeaseCheckpoint { id, remaining_ttl };
+    let checkpoints = left.iter().map(checkpoint).collect();
+    let lease_checkpoint = Some(pb::LeaseCheckpointRequest { checkpoints });
+    encode(&pb::InternalRaftRequest { lease_checkpoint, ..Default::default() })
+}

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use quorate_proto::{etcdserverpb as pb, membershippb, raftpb};
+use quorate_proto::{etcdserverpb as pb, leasepb, membershippb, raftpb};
+
+use crate::lease::Lease;
 
 /// One member of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -111,6 +113,18 @@ impl Alarm {
     }
 }
 
+/// The record of a lease, as `leasepb.Lease`.
+pub(super) fn encode_lease(lease: Lease) -> Bytes {
+    let Lease { id, ttl_s, remaining_ttl_s } = lease;
+    leasepb::Lease { id, ttl: ttl_s, remaining_ttl: remaining_ttl_s }.encode_to_vec().into()
+}
+
+/// Reads a record back; `None` if it is not one.
+pub(super) fn decode_lease(data: &[u8]) -> Option<Lease> {
+    let record = leasepb::Lease::decode(data).ok().filter(|record| record.id != 0)?;
+    Some(Lease { id: record.id, ttl_s: record.ttl, remaining_ttl_s: record.remaining_ttl })
+}
+
 impl ConfChange {
     /// The data of an entry, as `raftpb.ConfChange` with the member as its context.
     pub fn encode(&self) -> Bytes {
@@ -166,5 +180,8 @@ mod tests {
         assert_eq!(Member::decode(b""), None, "a member without an ID is none");
         assert_eq!(ConfChange::decode(b"\x08\x01"), None);
         assert_eq!(Alarm::decode(b"\x10\x09"), None);
+        let lease = Lease { id: -3, ttl_s: 60, remaining_ttl_s: 7 };
+        assert_eq!(decode_lease(&encode_lease(lease)), Some(lease));
+        assert_eq!(decode_lease(b""), None);
     }
 }

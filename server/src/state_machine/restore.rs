@@ -6,7 +6,7 @@ use quorate_proto::raftpb;
 
 use super::apply::{CLUSTER_VERSION, StateMachine};
 use super::flush::{Table, TableRow};
-use super::records::{Alarm, Member};
+use super::records::{Alarm, Member, decode_lease};
 use crate::consensus::ConfState;
 
 const APPLIED_TERM: &[u8] = b"applied_term";
@@ -107,6 +107,7 @@ impl Restored {
             Table::Alarms => {
                 self.machine.alarms.insert(Alarm::decode(key)?);
             }
+            Table::Leases => self.machine.lessor.restore(decode_lease(value)?),
             Table::Meta => self.take_meta(key, value)?,
         }
         Some(())

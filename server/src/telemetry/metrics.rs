@@ -19,6 +19,8 @@ pub struct Metrics {
     pub mvcc: MvccMetrics,
     /// Compactions of keys.
     pub compaction: CompactionMetrics,
+    /// Leases.
+    pub lease: LeaseMetrics,
     /// Leader and log.
     pub raft: RaftMetrics,
     /// Entries into state.
@@ -71,6 +73,16 @@ pub struct MvccMetrics {
 #[allow(missing_docs)] // The help texts say it.
 pub struct CompactionMetrics {
     pub keys: IntCounter,
+}
+
+/// Leases.
+#[allow(missing_docs)] // The help texts say it.
+pub struct LeaseMetrics {
+    pub granted: IntCounter,
+    pub revoked: IntCounter,
+    pub renewed: IntCounter,
+    pub expired: IntCounter,
+    pub ttl_seconds: Histogram,
 }
 
 /// Leader and log.
@@ -136,6 +148,7 @@ impl Metrics {
             space: SpaceMetrics::new(&registry),
             mvcc: MvccMetrics::new(&registry),
             compaction: CompactionMetrics::new(&registry),
+            lease: LeaseMetrics::new(&registry),
             raft: RaftMetrics::new(&registry),
             apply: ApplyMetrics::new(&registry),
             requests: RequestMetrics::new(&registry),
@@ -281,6 +294,25 @@ impl CompactionMetrics {
     fn new(registry: &Registry) -> Self {
         let debug = Family::new(registry, "etcd_debugging_mvcc_db_compaction_");
         Self { keys: debug.counter("keys_total", "Revisions removed by compactions.") }
+    }
+}
+
+impl LeaseMetrics {
+    fn new(registry: &Registry) -> Self {
+        let lease = Family::new(registry, "etcd_debugging_lease_");
+        let server = Family::new(registry, "etcd_debugging_server_");
+        Self {
+            granted: lease.counter("granted_total", "Leases granted."),
+            revoked: lease.counter("revoked_total", "Leases revoked."),
+            renewed: lease.counter("renewed_total", "Renewals of leases seen by the leader."),
+            expired: server.counter("lease_expired_total", "Leases whose time was over."),
+            ttl_seconds: lease.histogram(
+                "ttl_total",
+                "Time to live of the leases granted by this member, in seconds.",
+                1.0,
+                24,
+            ),
+        }
     }
 }
 

@@ -126,7 +126,7 @@ pub(crate) fn latencies() -> Histogram<u64> {
 }
 
 /// One connection, made now.
-pub(crate) async fn connect(url: &str) -> anyhow::Result<Channel> {
+pub async fn connect(url: &str) -> anyhow::Result<Channel> {
     Endpoint::from_shared(url.to_owned())?
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_TIMEOUT)

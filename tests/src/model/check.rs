@@ -24,7 +24,7 @@ pub(super) fn request(request: &Request) -> Result<(), Refusal> {
             duplicates(&txn.failure)?;
             Ok(())
         }
-        Request::Compact(_) | Request::HashKv(_) => Ok(()),
+        Request::Compact(_) | Request::HashKv(_) | Request::LeaseRevoke(_) => Ok(()),
     }
 }
 

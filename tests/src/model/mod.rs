@@ -28,8 +28,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, HashKvRequest,
-    HashKvResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, ResponseHeader,
-    ResponseOp, TxnRequest, TxnResponse, response_op::Response,
+    HashKvResponse, LeaseRevokeRequest, LeaseRevokeResponse, PutRequest, PutResponse, RangeRequest,
+    RangeResponse, ResponseHeader, ResponseOp, TxnRequest, TxnResponse, response_op::Response,
 };
 use quorate_proto::mvccpb::KeyValue;
 
@@ -57,7 +57,7 @@ pub struct Version {
     pub kv: Option<KeyValue>,
 }
 
-/// A request to the KV service, or for a hash.
+/// A request to the KV service, for a hash, or for the end of a lease.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)] // The variants are the messages they hold.
 pub enum Request {
@@ -67,6 +67,7 @@ pub enum Request {
     Txn(TxnRequest),
     Compact(CompactionRequest),
     HashKv(HashKvRequest),
+    LeaseRevoke(LeaseRevokeRequest),
 }
 
 /// The reply to a [`Request`]. Headers hold a revision and nothing else.
@@ -79,6 +80,7 @@ pub enum Reply {
     Txn(TxnResponse),
     Compact(CompactionResponse),
     HashKv(HashKvResponse),
+    LeaseRevoke(LeaseRevokeResponse),
 }
 
 /// Why a request is refused.
@@ -161,6 +163,7 @@ impl Model {
                 Ok(Reply::Compact(CompactionResponse { header: header(self.revision) }))
             }
             Request::HashKv(hash) => self.hash_kv(hash.revision).map(Reply::HashKv),
+            Request::LeaseRevoke(revoke) => self.revoke(revoke.id).map(Reply::LeaseRevoke),
         }
     }
 
@@ -189,7 +192,7 @@ impl Model {
         Ok(())
     }
 
-    /// Lets puts name the lease `id`.
+    /// Lets puts name the lease `id`. It stays known: whether it still is, others must know.
     pub fn grant_lease(&mut self, id: i64) {
         self.leases.insert(id);
     }
@@ -285,6 +288,7 @@ impl Reply {
             Self::Txn(reply) => reply.header,
             Self::Compact(reply) => reply.header,
             Self::HashKv(reply) => reply.header,
+            Self::LeaseRevoke(reply) => reply.header,
         };
         header.map_or(0, |header| header.revision)
     }
@@ -295,7 +299,8 @@ impl Reply {
             Self::Put(_) => true,
             Self::DeleteRange(reply) => reply.deleted > 0,
             Self::Txn(reply) => txn_has_changed(reply),
-            Self::Range(_) | Self::Compact(_) | Self::HashKv(_) => false,
+            // Of the end of a lease the reply does not say it.
+            Self::Range(_) | Self::Compact(_) | Self::HashKv(_) | Self::LeaseRevoke(_) => false,
         }
     }
 
@@ -309,6 +314,7 @@ impl Reply {
             Self::Txn(reply) => strip(&mut reply.header),
             Self::Compact(reply) => strip(&mut reply.header),
             Self::HashKv(reply) => strip(&mut reply.header),
+            Self::LeaseRevoke(reply) => strip(&mut reply.header),
         }
         self
     }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use prost::Message as _;
 use quorate_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use quorate_proto::etcdserverpb::{
-    Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RequestOp,
-    ResponseHeader, ResponseOp, TxnRequest, TxnResponse, request_op::Request as Op,
+    Compare, DeleteRangeRequest, DeleteRangeResponse, LeaseRevokeResponse, PutRequest, PutResponse,
+    RequestOp, ResponseHeader, ResponseOp, TxnRequest, TxnResponse, request_op::Request as Op,
     response_op::Response,
 };
 use quorate_proto::mvccpb::KeyValue;
@@ -49,6 +49,21 @@ impl Model {
         let reply = self.do_delete(delete, &mut write);
         self.revision = write.revision();
         reply
+    }
+
+    /// The end of a lease: every key whose newest version has it is deleted, in one revision.
+    pub(super) fn revoke(&mut self, lease: i64) -> Result<LeaseRevokeResponse, Refusal> {
+        if !self.leases.contains(&lease) {
+            return Err(Refusal::LeaseNotFound);
+        }
+        let mut write = Write::after(self.revision);
+        for kv in self.present(b"\0", b"\0", i64::MAX) {
+            if kv.lease == lease {
+                self.push(kv.key, None, &mut write);
+            }
+        }
+        self.revision = write.revision();
+        Ok(LeaseRevokeResponse { header: header(self.revision) })
     }
 
     pub(super) fn txn(&mut self, txn: &TxnRequest) -> Result<TxnResponse, Refusal> {

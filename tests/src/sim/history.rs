@@ -19,6 +19,7 @@ use quorate_proto::etcdserverpb::request_op::Request as Op;
 use quorate_proto::etcdserverpb::{RequestOp, TxnRequest};
 use quorate_proto::mvccpb::KeyValue;
 
+use super::leases::LEASE_IDS;
 use crate::model::{Model, Refusal, Reply, Request, Version};
 
 /// Names a request of a run.
@@ -148,7 +149,9 @@ pub struct History {
 impl History {
     /// An empty record.
     pub fn new() -> Self {
-        Self { known: 1, compacted: -1, ..Self::default() }
+        let mut model = Model::new();
+        LEASE_IDS.for_each(|id| model.grant_lease(id));
+        Self { model, known: 1, compacted: -1, ..Self::default() }
     }
 
     /// Every change up to the newest revision that is explained without a gap.
@@ -238,6 +241,11 @@ impl History {
     }
 
     fn reply(&mut self, op: OpId, reply: &Reply) {
+        if matches!(reply, Reply::LeaseRevoke(_)) {
+            // It may have had a revision of its own or none: the rows will tell.
+            self.known = self.known.max(reply.revision());
+            return self.set_fate(op, Fate::Unknown);
+        }
         self.set_fate(op, Fate::Replied(reply.clone()));
         self.known = self.known.max(reply.revision());
         if let (Request::Compact(compaction), Reply::Compact(_)) = (&self.ops[&op].request, reply) {
@@ -325,6 +333,9 @@ impl History {
         if refusal == Refusal::Compacted && self.was_compacted(&recorded.request) {
             return Err(refusal);
         }
+        if refusal == Refusal::LeaseNotFound && names_lease(&recorded.request) {
+            return Err(refusal);
+        }
         let mut last = Err(refusal);
         for moment in recorded.known_before..=revision {
             last = self.answer_at(&recorded.request, moment);
@@ -392,8 +403,9 @@ impl History {
                 && !matches!(op.request, Request::Compact(_))
         };
         for (op, recorded) in self.ops.iter().filter(|(_, recorded)| unknown(recorded)) {
-            let changed = self.model.call(&recorded.request).is_ok_and(|reply| reply.has_changed());
-            if !changed {
+            let before = self.model.revision();
+            let called = self.model.call(&recorded.request);
+            if called.is_err() || self.model.revision() == before {
                 continue;
             }
             let changes = self.model.changes_at(revision);
@@ -437,6 +449,24 @@ pub fn revisions_named(request: &Request) -> Vec<i64> {
         _ => {}
     }
     named
+}
+
+/// Whether a request names a lease of those that clients grant. The model takes them all for known.
+pub fn names_lease(request: &Request) -> bool {
+    match request {
+        Request::Put(put) => LEASE_IDS.contains(&put.lease),
+        Request::Txn(txn) => txn_names_lease(txn),
+        Request::LeaseRevoke(revoke) => LEASE_IDS.contains(&revoke.id),
+        _ => false,
+    }
+}
+
+fn txn_names_lease(txn: &TxnRequest) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|op| match &op.request {
+        Some(Op::RequestPut(put)) => LEASE_IDS.contains(&put.lease),
+        Some(Op::RequestTxn(nested)) => txn_names_lease(nested),
+        _ => false,
+    })
 }
 
 fn revisions_of_txn(txn: &TxnRequest, named: &mut Vec<i64>) {

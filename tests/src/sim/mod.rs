@@ -4,6 +4,7 @@ pub mod coverage;
 pub mod fs;
 pub mod history;
 pub mod invariants;
+pub mod leases;
 pub mod rng;
 pub mod runner;
 pub mod trace;

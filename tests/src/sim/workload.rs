@@ -33,12 +33,18 @@ impl Default for Shape {
 pub struct Workload {
     shape: Shape,
     rng: Rng,
+    leases: Vec<i64>,
 }
 
 impl Workload {
     /// A source of requests.
     pub fn new(shape: Shape, rng: Rng) -> Self {
-        Self { shape, rng }
+        Self { shape, rng, leases: Vec::new() }
+    }
+
+    /// From now on some puts name one of these leases.
+    pub fn set_leases(&mut self, leases: Vec<i64>) {
+        self.leases = leases;
     }
 
     /// The next request; `revision` is what the client believes the store to be at.
@@ -96,6 +102,8 @@ impl Workload {
         put.ignore_lease = self.rng.percent(5);
         if self.rng.percent(2) {
             put.lease = 12_345;
+        } else if !self.leases.is_empty() && self.rng.percent(30) {
+            put.lease = *self.rng.pick(&self.leases);
         }
         put
     }

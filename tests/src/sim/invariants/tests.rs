@@ -1,8 +1,8 @@
 //! Each invariant lets a right history pass and finds the mistake that it is for.
 
 use quorate_proto::etcdserverpb::{
-    CompactionRequest, HashKvRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
-    request_op::Request as Op,
+    CompactionRequest, DeleteRangeRequest, HashKvRequest, LeaseRevokeRequest, PutRequest,
+    RangeRequest, RequestOp, TxnRequest, request_op::Request as Op,
 };
 
 use quorate_server::mvcc::Sizes;
@@ -10,6 +10,7 @@ use quorate_server::mvcc::Sizes;
 use super::*;
 use crate::model::{Model, Refusal, Reply, Request};
 use crate::sim::history::{Fate, StoredRow, StoredState};
+use crate::sim::leases::{Promises, SeenLease, SeenLeases};
 use crate::sim::rng::Rng;
 use crate::sim::workload::{Shape, Workload};
 
@@ -268,4 +269,100 @@ fn a_member_that_ends_for_no_reason_or_lies_about_its_size_is_found() {
     let status = tonic::Status::internal("a text of our own");
     assert!(ErrorsAreThoseOfTheApi::read::<()>(&status, None).is_err());
     assert_eq!(ErrorsAreThoseOfTheApi::read(&status, Some(7)), Ok(7));
+}
+
+/// One lease of 10 seconds, granted at 0, with a key.
+fn promised() -> (Promises, SeenLeases) {
+    let mut promises = Promises::default();
+    promises.begin_life();
+    promises.grant_asked(1, 10);
+    promises.promised(1, 0);
+    let lease = SeenLease { ttl_s: 10, remaining_ttl_s: 0, keys: ["k".into()].into() };
+    let seen = SeenLeases { leases: [(1, lease)].into(), of_keys: [("k".into(), 1)].into() };
+    (promises, seen)
+}
+
+#[test]
+fn a_lease_that_ends_early_or_never_is_found() {
+    let (mut promises, seen) = promised();
+    promises.pass(9999, 9999);
+    let gone = SeenLeases::default();
+    assert!(LeasesLiveTheirTime::check(&promises, &gone).is_err());
+    let mut revoked = promises.clone();
+    revoked.revoke_asked(1);
+    LeasesLiveTheirTime::check(&revoked, &gone).unwrap();
+    promises.pass(1, 1);
+    LeasesLiveTheirTime::check(&promises, &gone).unwrap();
+    promises.renew_asked(1);
+    promises.promised(1, 10_000);
+    promises.pass(9999, 0);
+    assert!(LeasesLiveTheirTime::check(&promises, &gone).is_err(), "it was renewed");
+    promises.pass(60_000, 29_000);
+    LeasesEndInTime::check(&promises, &seen).unwrap();
+    promises.pass(2000, 2000);
+    assert!(LeasesEndInTime::check(&promises, &seen).is_err());
+    promises.renew_asked(1);
+    LeasesEndInTime::check(&promises, &seen).unwrap();
+}
+
+#[test]
+fn leases_that_nobody_granted_or_that_come_back_are_found() {
+    let (promises, seen) = promised();
+    LeasesEqualTheHistory::check(&mut promises.clone(), &seen).unwrap();
+    assert!(LeasesEqualTheHistory::check(&mut Promises::default(), &seen).is_err());
+    let mut back = promises.clone();
+    LeasesEqualTheHistory::check(&mut back, &SeenLeases::default()).unwrap();
+    assert!(LeasesEqualTheHistory::check(&mut back, &seen).is_err());
+    let mut other = seen;
+    other.leases.get_mut(&1).unwrap().ttl_s = 11;
+    assert!(LeasesEqualTheHistory::check(&mut promises.clone(), &other).is_err());
+}
+
+#[test]
+fn keys_without_their_lease_and_leases_with_foreign_keys_are_found() {
+    let (_, seen) = promised();
+    KeysFollowTheirLease::check(&seen).unwrap();
+    let mut left = seen.clone();
+    left.leases.clear();
+    assert!(KeysFollowTheirLease::check(&left).is_err());
+    let mut forgotten = seen.clone();
+    forgotten.leases.get_mut(&1).unwrap().keys.clear();
+    assert!(KeysFollowTheirLease::check(&forgotten).is_err());
+    let mut foreign = seen;
+    foreign.of_keys.clear();
+    assert!(KeysFollowTheirLease::check(&foreign).is_err());
+}
+
+/// Two keys of one lease that go in two revisions: the end of a lease explains neither.
+#[test]
+fn a_lease_whose_keys_go_one_by_one_is_found() {
+    let attached = |key: &str| match put(key, "1") {
+        Request::Put(put) => Request::Put(PutRequest { lease: 1, ..put }),
+        _ => unreachable!("a put is a put"),
+    };
+    let (a, b) = (attached("a"), attached("b"));
+    let revoke = Request::LeaseRevoke(LeaseRevokeRequest { id: 1 });
+    for (apart, found) in [(false, true), (true, false)] {
+        let mut model = Model::new();
+        model.grant_lease(1);
+        let mut referee = Referee::new();
+        for (op, request) in [(1, &a), (2, &b)] {
+            referee.observe(&Event::Begun { op, request }).unwrap();
+            let reply = model.call(request).unwrap();
+            referee.observe(&Event::Replied { op, reply: &reply }).unwrap();
+        }
+        referee.observe(&Event::Begun { op: 3, request: &revoke }).unwrap();
+        referee.observe(&Event::Unknown { op: 3 }).unwrap();
+        let delete = |key: &str| {
+            let key = key.to_owned().into();
+            Request::DeleteRange(DeleteRangeRequest { key, ..Default::default() })
+        };
+        let ends = if apart { vec![delete("a"), delete("b")] } else { vec![revoke.clone()] };
+        for end in &ends {
+            model.call(end).unwrap();
+        }
+        let state = state_of(&model);
+        let observed = referee.observe(&Event::Inspected { state: &state });
+        assert_eq!(observed.is_ok(), found, "{observed:?}");
+    }
 }

@@ -8,9 +8,10 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use quorate_proto::etcdserverpb::alarm_request::AlarmAction;
 use quorate_proto::etcdserverpb::kv_server::Kv;
+use quorate_proto::etcdserverpb::lease_server::Lease;
 use quorate_proto::etcdserverpb::maintenance_server::Maintenance;
 use quorate_proto::etcdserverpb::{
-    AlarmRequest, AlarmType, DefragmentRequest, RangeRequest, RangeResponse,
+    AlarmRequest, AlarmType, DefragmentRequest, LeaseGrantRequest, RangeRequest, RangeResponse,
 };
 use quorate_server::handle::Handle;
 use tonic::codegen::tokio_stream::Stream as _;
@@ -25,6 +26,22 @@ use crate::sim::rng::Rng;
 pub(super) enum Ask {
     /// A request that the referee knows.
     Known(OpId, Request),
+    /// Grants a lease.
+    Grant {
+        /// Its ID.
+        id: i64,
+        /// Its time to live, in seconds.
+        ttl_s: i64,
+        /// When it is asked, in milliseconds.
+        at_ms: u64,
+    },
+    /// Renews a lease.
+    Renew {
+        /// Its ID.
+        id: i64,
+        /// When it is asked, in milliseconds.
+        at_ms: u64,
+    },
     /// Gives space back.
     Defragment,
     /// Takes the NOSPACE alarms back.
@@ -59,7 +76,15 @@ impl Way {
 }
 
 /// What a client got.
-pub(super) type Answer = Result<Option<Reply>, Status>;
+pub(super) type Answer = Result<Got, Status>;
+
+/// What a client got that was not refused.
+pub(super) enum Got {
+    Reply(Reply),
+    /// The time to live of a lease, in seconds; 0 if there is none.
+    TtlS(i64),
+    Nothing,
+}
 
 type Pending<T> = Pin<Box<dyn Future<Output = T>>>;
 
@@ -70,15 +95,16 @@ pub(super) trait Call {
 }
 
 /// The shipped services.
-pub(super) struct Services<K, M> {
+pub(super) struct Services<K, L, M> {
     kv: K,
+    lease: L,
     maintenance: M,
     handle: Handle,
 }
 
-impl<K: Kv, M: Maintenance> Services<K, M> {
-    pub(super) fn new(kv: K, maintenance: M, handle: Handle) -> Self {
-        Self { kv, maintenance, handle }
+impl<K: Kv, L: Lease, M: Maintenance> Services<K, L, M> {
+    pub(super) fn new(kv: K, lease: L, maintenance: M, handle: Handle) -> Self {
+        Self { kv, lease, maintenance, handle }
     }
 
     async fn known(&self, request: Request) -> Result<Reply, Status> {
@@ -96,6 +122,9 @@ impl<K: Kv, M: Maintenance> Services<K, M> {
             }
             Request::HashKv(hash) => {
                 Reply::HashKv(self.maintenance.hash_kv(Wire::new(hash)).await?.into_inner())
+            }
+            Request::LeaseRevoke(revoke) => {
+                Reply::LeaseRevoke(self.lease.lease_revoke(Wire::new(revoke)).await?.into_inner())
             }
         };
         Ok(reply.normalized())
@@ -128,24 +157,33 @@ impl<K: Kv, M: Maintenance> Services<K, M> {
     }
 }
 
-impl<K: Kv, M: Maintenance> Call for Services<K, M> {
+impl<K: Kv, L: Lease, M: Maintenance> Call for Services<K, L, M> {
     fn call(self: Arc<Self>, ask: Ask, way: Way) -> Pending<Answer> {
         Box::pin(async move {
             match ask {
                 Ask::Known(_, Request::Range(range)) if way == Way::Stream => {
-                    self.streamed(range).await.map(Some)
+                    self.streamed(range).await.map(Got::Reply)
                 }
                 Ask::Known(_, request) => {
                     if way == Way::ByRound {
                         linearize_by_round(&self.handle).await?;
                     }
-                    self.known(request).await.map(Some)
+                    self.known(request).await.map(Got::Reply)
                 }
+                Ask::Grant { id, ttl_s, .. } => {
+                    let request = LeaseGrantRequest { id, ttl: ttl_s };
+                    let granted = self.lease.lease_grant(Wire::new(request)).await?;
+                    Ok(Got::TtlS(granted.into_inner().ttl))
+                }
+                Ask::Renew { id, .. } => match self.handle.renew(id).await {
+                    Ok(ttl_s) => Ok(Got::TtlS(ttl_s)),
+                    Err(error) => Err(Status::unavailable(error.to_string())),
+                },
                 Ask::Defragment => {
                     let done = self.maintenance.defragment(Wire::new(DefragmentRequest {}));
-                    done.await.map(|_| None)
+                    done.await.map(|_| Got::Nothing)
                 }
-                Ask::Disarm => self.disarm().await.map(|()| None),
+                Ask::Disarm => self.disarm().await.map(|()| Got::Nothing),
             }
         })
     }
@@ -260,6 +298,8 @@ pub(super) fn verdict(status: &Status) -> Option<Verdict> {
     match text {
         "etcdserver: mvcc: database space exceeded" => Some(Verdict::Shed { no_space: true }),
         "etcdserver: too many requests"
+        | "too many requests"
+        | "no leader"
         | "etcdserver: no leader"
         | "raft proposal dropped"
         | "etcdserver: the index of keys is still being loaded" => {

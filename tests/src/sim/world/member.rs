@@ -10,14 +10,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::{Context, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use quorate_server::api;
 use quorate_server::config::LimitConfig;
 use quorate_server::consensus;
 use quorate_server::handle::Handle;
+use quorate_server::lease::Lease;
 use quorate_server::mvcc::Limits;
-use quorate_server::replica::{self, Event, Published};
+use quorate_server::replica::{self, Event, LeaseConfig, Published};
 use quorate_server::runtime::{
     Assembled, Beside, Options, Owner, Progress, Report, RunError, SegmentJob, Setup, SpareSpace,
     Work, Worker, assemble, recover,
@@ -33,10 +35,13 @@ use super::plan::Plan;
 use crate::sim::coverage::Activity;
 use crate::sim::fs::SimFs;
 use crate::sim::invariants::{Violation, VotesAreKept};
+use crate::sim::leases::{SeenLease, SeenLeases};
 
 const CLUSTER_ID: u64 = 0xc1;
 /// Milliseconds of a tick; nothing here measures them.
 const TICK_MS: u64 = 100;
+/// The most that a member takes a tick for: its election timeout.
+pub(super) const TICK_ELAPSED_MS_MAX: u64 = 1000;
 /// As shipped.
 const LIMITS: LimitConfig = LimitConfig { txn_ops_max: 128, request_bytes_max: 1_572_864 };
 
@@ -121,7 +126,7 @@ impl Member {
         reserve.set_aside();
         let aside = Aside { work, jobs: Vec::new(), deletes: false };
         let owner = Owner::new(core, handle.clone(), aside);
-        let (kv, maintenance) = api::services(handle.clone(), self.metrics.clone(), LIMITS);
+        let (kv, lease, maintenance) = api::services(handle.clone(), self.metrics.clone(), LIMITS);
         let replies = handle.clone();
         Ok(Ok(Life {
             owner,
@@ -130,7 +135,7 @@ impl Member {
             deliver: Box::pin(async move { replies.replies().deliver().await }),
             reserve,
             worker_has_failed: false,
-            services: Arc::new(Services::new(kv, maintenance, handle.clone())),
+            services: Arc::new(Services::new(kv, lease, maintenance, handle.clone())),
             handle,
             report,
             _data_dir: data_dir,
@@ -180,10 +185,15 @@ impl Member {
                 flush: self.plan.flush,
                 catchup_entries: self.plan.catchup_entries,
                 auto_compaction: self.plan.auto_compaction,
+                lease: LeaseConfig {
+                    checkpoint_ms: self.plan.lease_checkpoint_ms,
+                    extend_ms: TICK_ELAPSED_MS_MAX,
+                    retry_ms: 7000,
+                },
                 disarm_below_bytes: self.plan.quota_bytes.map(|quota| quota / 10 * 9),
                 boot_nonce: self.boots,
             },
-            tick: std::time::Duration::from_millis(TICK_MS),
+            tick: Duration::from_millis(TICK_MS),
             first_request_id: (self.id << 48) | (self.boots << 8) | 1,
             request_bytes_max: LIMITS.request_bytes_max,
             fragment_bytes: LIMITS.message_bytes_max(),
@@ -191,6 +201,7 @@ impl Member {
             // The owner counts ticks; there is no runtime that could hold a timer.
             request_timeout: None,
             slow_apply: std::time::Duration::MAX,
+            lease_ttl_min_s: 2,
             checkpoint_bytes: self.plan.checkpoint_bytes,
             reserve_bytes: self.plan.reserve_bytes,
         }
@@ -206,8 +217,9 @@ impl Life {
         self.owner.round()
     }
 
-    pub(super) fn tick(&mut self) -> Result<(), RunError> {
-        self.owner.tick()?;
+    /// A tick, so many milliseconds after the last one.
+    pub(super) fn tick(&mut self, elapsed_ms: u64) -> Result<(), RunError> {
+        self.owner.tick(Duration::from_millis(elapsed_ms))?;
         self.owner.round()
     }
 
@@ -249,6 +261,23 @@ impl Life {
     /// Says how much space is left.
     pub(super) fn check_space(&self, is_low: bool) {
         self.handle.mailbox().event(Event::DiskSpace { is_low });
+    }
+
+    /// The leases, and which keys have them.
+    pub(super) fn leases(&self) -> SeenLeases {
+        let lessor = self.owner.lessor();
+        let lease = |lease: Lease| {
+            let Lease { id, ttl_s, remaining_ttl_s } = lease;
+            let keys = lessor.keys(id, b"").cloned().collect();
+            (id, SeenLease { ttl_s, remaining_ttl_s, keys })
+        };
+        let mut seen =
+            SeenLeases { leases: lessor.leases().map(lease).collect(), ..SeenLeases::default() };
+        let space = self.handle.view().write();
+        space.attached(None, usize::MAX, &mut |key, id| {
+            seen.of_keys.insert(Bytes::copy_from_slice(key), id);
+        });
+        seen
     }
 
     pub(super) fn published(&self) -> Published {

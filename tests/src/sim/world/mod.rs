@@ -13,6 +13,7 @@
 
 mod clients;
 mod inspect;
+mod leasing;
 mod member;
 mod plan;
 mod run;
@@ -46,6 +47,9 @@ const MUTANTS: &[Mutant] = &[
     Mutant { name: "half-transaction", seeds_max: 20 },
     Mutant { name: "half-flush", seeds_max: 50 },
     Mutant { name: "rename-not-synced", seeds_max: 200 },
+    Mutant { name: "checkpoint-kept", seeds_max: 200 },
+    Mutant { name: "revoke-leaves-key", seeds_max: 50 },
+    Mutant { name: "detach-forgotten", seeds_max: 50 },
 ];
 
 fn mistake(name: &str) -> Mistake {
@@ -60,6 +64,9 @@ fn mistake(name: &str) -> Mistake {
         "half-transaction" => Mistake::HalfTransaction,
         "half-flush" => Mistake::HalfFlush,
         "rename-not-synced" => Mistake::RenameNotSynced,
+        "checkpoint-kept" => Mistake::CheckpointKept,
+        "revoke-leaves-key" => Mistake::RevokeLeavesKey,
+        "detach-forgotten" => Mistake::DetachForgotten,
         _ => panic!("{name} is a mutant without a mistake"),
     }
 }

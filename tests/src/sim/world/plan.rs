@@ -23,6 +23,10 @@ pub(super) struct Plan {
     pub(super) reserve_bytes: u64,
     pub(super) quota_bytes: Option<u64>,
     pub(super) auto_compaction: AutoCompaction,
+    /// How often what is left of leases is written down.
+    pub(super) lease_checkpoint_ms: Option<u64>,
+    /// So many requests of a hundred are about leases.
+    pub(super) lease_percent: u64,
     /// One in so many requests gives space back.
     pub(super) defragment_one_in: u64,
     /// And surely so after this many.
@@ -63,6 +67,8 @@ impl Plan {
                 1 => AutoCompaction::Periodic { retention_ticks: 20, hour_ticks: 1000 },
                 _ => AutoCompaction::Off,
             },
+            lease_checkpoint_ms: *rng.pick(&[None, Some(2000), Some(5000)]),
+            lease_percent: *rng.pick(&[0, 10, 25]),
             defragment_one_in: 60,
             defragment_at: None,
         }
@@ -83,6 +89,8 @@ impl Plan {
             catchup_entries: 5,
             quota_bytes: None,
             auto_compaction: AutoCompaction::Off,
+            lease_checkpoint_ms: Some(2000),
+            lease_percent: 12,
             defragment_one_in: 1000,
             defragment_at: Some(60),
             ..Self::draw(rng)

@@ -2,14 +2,17 @@
 
 use std::path::Path;
 
-use quorate_proto::etcdserverpb::{CompactionRequest, HashKvRequest, RangeRequest};
+use quorate_proto::etcdserverpb::{
+    CompactionRequest, HashKvRequest, LeaseRevokeRequest, RangeRequest,
+};
 use quorate_server::replica::AutoCompaction;
 use quorate_server::runtime::RunError;
 use quorate_server::storage::flusher::Step;
 use quorate_server::storage::fs::FileSystem as _;
 
-use super::clients::{Answer, Ask, Clients, Verdict, Way, verdict};
+use super::clients::{Answer, Ask, Clients, Got, Verdict, Way, verdict};
 use super::inspect::{Inspection, inspect};
+use super::leasing::{Leasing, Wish};
 use super::member::{Life, Member};
 use super::plan::Plan;
 use crate::model::{Refusal, Reply, Request};
@@ -66,6 +69,7 @@ pub(super) struct Run {
     rates: FaultRates,
     /// Turns in which the flusher gets nothing done, or the owner.
     frozen: Frozen,
+    leasing: Leasing,
     compact_revision: i64,
     /// Decides what a power cut loses, beside the run itself.
     pub(super) lose: u64,
@@ -112,6 +116,7 @@ impl Run {
             disk_failed: false,
             rates: FaultRates::default(),
             frozen: Frozen::default(),
+            leasing: Leasing::default(),
             compact_revision: -1,
             lose: 0,
         }
@@ -211,6 +216,8 @@ impl Run {
             }
             if life.published().leads_alone && !life.has_work() {
                 life.ready();
+                self.leasing.begin_life();
+                self.look_at_leases(life)?;
                 self.inspect(life)?;
                 return Ok(None);
             }
@@ -221,7 +228,8 @@ impl Run {
                 return Ok(Some(End::Down));
             }
             if self.rng.percent(10) {
-                let ticked = life.tick();
+                let elapsed_ms = self.leasing.next_tick(&mut self.rng);
+                let ticked = life.tick(elapsed_ms);
                 if let Some(end) = self.after(life, ticked)? {
                     return Ok(Some(end));
                 }
@@ -271,6 +279,9 @@ impl Run {
             let turned = self.turn(life, turn)?;
             if let Some(end) = self.after(life, turned)? {
                 return Ok(end);
+            }
+            if matches!(turn, Turn::Owner | Turn::Tick) {
+                self.look_at_leases(life)?;
             }
             if matches!(turn, Turn::Trouble) && self.faults {
                 match self.rng.below(12) {
@@ -327,7 +338,8 @@ impl Run {
             }
             Turn::Tick => {
                 self.doing = Activity::Apply;
-                return Ok(life.tick());
+                let elapsed_ms = self.leasing.next_tick(&mut self.rng);
+                return Ok(life.tick(elapsed_ms));
             }
             Turn::Worker => {
                 self.doing = life.flushing().unwrap_or(Activity::Flush);
@@ -394,6 +406,19 @@ impl Run {
         }
         let request = match self.urgent.pop() {
             Some(request) => request,
+            None if self.rng.percent(self.plan.lease_percent) => {
+                self.requests += 1;
+                match self.leasing.wish(&mut self.rng) {
+                    Some(Wish::Revoke(id)) => Request::LeaseRevoke(LeaseRevokeRequest { id }),
+                    Some(Wish::Ask(ask)) => {
+                        self.trace.line(format_args!("{ask:?}"));
+                        let future = life.services.clone().call(ask.clone(), Way::Whole);
+                        self.clients.begin(ask, future);
+                        return Ok(());
+                    }
+                    None => return Ok(()),
+                }
+            }
             None => {
                 self.requests += 1;
                 self.workload.next_request(self.referee.history().known_revision())
@@ -417,13 +442,25 @@ impl Run {
     }
 
     fn answered(&mut self, life: &Life, ask: Ask, answer: Answer) -> Result<(), Violation> {
-        let Ask::Known(op, _) = ask else {
-            self.trace.line(format_args!("{ask:?}: {:?}", answer.err().map(|e| e.to_string())));
-            return Ok(());
+        let (op, request) = match ask {
+            Ask::Known(op, request) => (op, request),
+            Ask::Grant { id, at_ms, .. } | Ask::Renew { id, at_ms } => {
+                return self.answered_about_lease(&ask, (id, at_ms), answer);
+            }
+            Ask::Defragment | Ask::Disarm => {
+                let error = answer.err().map(|error| error.to_string());
+                self.trace.line(format_args!("{ask:?}: {error:?}"));
+                return Ok(());
+            }
         };
         let status = match answer {
-            Ok(Some(reply)) => return self.replied(op, &reply),
-            Ok(None) => return Ok(()),
+            Ok(Got::Reply(reply)) => {
+                if let Request::LeaseRevoke(revoke) = request {
+                    self.leasing.revoked(revoke.id);
+                }
+                return self.replied(op, &reply);
+            }
+            Ok(Got::TtlS(_) | Got::Nothing) => return Ok(()),
             Err(status) => status,
         };
         self.trace.line(format_args!("{op}: {}", status.message()));
@@ -439,6 +476,41 @@ impl Run {
             }
             Verdict::Unknown => self.referee.observe(&Event::Unknown { op }),
         }
+    }
+
+    fn answered_about_lease(
+        &mut self,
+        ask: &Ask,
+        lease: (i64, u64),
+        answer: Answer,
+    ) -> Result<(), Violation> {
+        let ttl_s = match answer {
+            Ok(Got::TtlS(ttl_s)) => Some(ttl_s),
+            Ok(Got::Reply(_) | Got::Nothing) => None,
+            Err(status)
+                if matches!(verdict(&status), Some(Verdict::Shed { .. } | Verdict::Unknown)) =>
+            {
+                self.trace.line(format_args!("{ask:?}: {}", status.message()));
+                None
+            }
+            Err(status) => {
+                return named(ErrorsAreThoseOfTheApi::NAME, Err(status.to_string()));
+            }
+        };
+        self.trace.line(format_args!("{ask:?}: {ttl_s:?}"));
+        self.leasing.answered(lease, ttl_s)
+    }
+
+    /// The end of a lease by its time is a request that nobody sent.
+    fn look_at_leases(&mut self, life: &Life) -> Result<(), Violation> {
+        for request in self.leasing.look(life)? {
+            let op = self.name();
+            self.trace.line(format_args!("{op} {request:?} was seen"));
+            self.referee.observe(&Event::Begun { op, request: &request })?;
+            self.referee.observe(&Event::Unknown { op })?;
+        }
+        self.workload.set_leases(self.leasing.to_name());
+        Ok(())
     }
 
     fn replied(&mut self, op: u64, reply: &Reply) -> Result<(), Violation> {
@@ -573,6 +645,7 @@ impl Run {
             }
             1 => {
                 self.frozen.owner = self.rng.between(20, 200);
+                self.leasing.pause();
                 self.hit_active(life, Fault::Pause);
             }
             _ => {

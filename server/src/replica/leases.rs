@@ -1,0 +1,275 @@
+//! Leases on the member that leads: renewals, deadlines that pass, and what is left written down.
+//!
+//! A member leads in this sense once it has applied an entry of its own term: everything that earlier
+//! leaders decided has taken effect by then, so a revocation of theirs cannot end a lease that was renewed
+//! since. What a leader decides is proposed in the same step in which its leadership was looked at.
+//!
+//! ```text
+//! Renew 1        the lease lives                  Renewed(ttl) at once
+//! Renew 2        its time is over                 waits for the revocation, then Renewed(0)
+//! Renew 3        what is left is written down     checkpoint of 0 for all such; when applied, Renewed(ttl)
+//! ```
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::event::{Effect, Reply, RequestError, RequestId, TimeToLive};
+use super::proposals::Proposals;
+use crate::lease::{Changed, Expiry, LeaseCounts, Lessor, Renewal, Timing};
+use crate::state_machine::own;
+
+/// Revocations by deadline that may be under way: a few milliseconds of work for apply, and enough for
+/// some hundred thousand in a second.
+const REVOKING_MAX: usize = 2000;
+
+/// Leases in one checkpoint; etcd's `maxLeaseCheckpointBatchSize`.
+const CHECKPOINT_LEASES_MAX: usize = 1000;
+
+/// Checkpoints that are proposed at once.
+const CHECKPOINTS_MAX: usize = 10;
+
+/// The most keys of a lease in one reply.
+pub const LEASE_KEYS_MAX: usize = 10_000;
+
+/// Times that leases go by, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseConfig {
+    /// How often what is left of a lease is written down; `None` for never.
+    pub checkpoint_ms: Option<u64>,
+    /// What a new leader gives each lease on top: nobody renewed them while there was none.
+    pub extend_ms: u64,
+    /// A revocation that did not come back is proposed again after this.
+    pub retry_ms: u64,
+}
+
+/// See the module's text.
+pub(super) struct Leases {
+    extend_ms: u64,
+    expiry: Expiry,
+    /// The term in which this member leads, if it does.
+    term: Option<u64>,
+    /// Renewals of leases whose time is over.
+    revoking: Waits,
+    /// Renewals that need a checkpoint of 0 before their answer.
+    clearing: Waits,
+    /// Of those, the leases for which none is under way yet.
+    to_clear: Vec<i64>,
+    renewed: u64,
+    expired: u64,
+}
+
+/// Renewals by lease, each with the tick at which it times out.
+#[derive(Default)]
+struct Waits(BTreeMap<i64, Vec<(RequestId, u64)>>);
+
+impl Leases {
+    pub(super) fn new(config: LeaseConfig) -> Self {
+        let timing = Timing {
+            checkpoint_ms: config.checkpoint_ms,
+            retry_ms: config.retry_ms,
+            revoking_max: REVOKING_MAX,
+        };
+        Self {
+            extend_ms: config.extend_ms,
+            expiry: Expiry::new(timing),
+            term: None,
+            revoking: Waits::default(),
+            clearing: Waits::default(),
+            to_clear: Vec::new(),
+            renewed: 0,
+            expired: 0,
+        }
+    }
+
+    /// Lets time pass, and answers those who waited too long.
+    pub(super) fn tick(&mut self, elapsed_ms: u64, now_tick: u64, effects: &mut Vec<Effect>) {
+        self.expiry.pass(elapsed_ms);
+        self.revoking.expire(now_tick, effects);
+        for lease in self.clearing.expire(now_tick, effects) {
+            self.expiry.clearing_given_up(lease);
+        }
+    }
+
+    /// Renews a lease, or lets the request wait.
+    pub(super) fn renew(
+        &mut self,
+        (id, deadline_tick): (RequestId, u64),
+        lease: i64,
+        lessor: &Lessor,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.term.is_none() {
+            effects.push(Effect::Reply { id, reply: Reply::Failed(RequestError::NoLeader) });
+            return;
+        }
+        match self.expiry.renew(lease) {
+            Renewal::Unknown => reply_renewed(id, 0, effects),
+            Renewal::Renewed => {
+                self.renewed += 1;
+                reply_renewed(id, ttl_s(lessor, lease), effects);
+            }
+            Renewal::Expired => {
+                self.revoking.add(lease, (id, deadline_tick));
+            }
+            Renewal::Checkpointed => {
+                if self.clearing.add(lease, (id, deadline_tick)) {
+                    self.to_clear.push(lease);
+                }
+            }
+        }
+    }
+
+    /// What is left of a lease, and a page of its keys behind `keys_after`.
+    pub(super) fn time_to_live(
+        &self,
+        lease: i64,
+        keys_after: Option<&Bytes>,
+        lessor: &Lessor,
+    ) -> Reply {
+        if self.term.is_none() {
+            return Reply::Failed(RequestError::NoLeader);
+        }
+        let Some(record) = lessor.get(lease) else { return Reply::TimeToLive(None) };
+        let keys = keys_after.map_or_else(Vec::new, |after| {
+            lessor.keys(lease, after).take(LEASE_KEYS_MAX).cloned().collect()
+        });
+        let remaining_ms = self.expiry.remaining_ms(lease).unwrap_or(0);
+        Reply::TimeToLive(Some(TimeToLive { ttl_s: record.ttl_s, remaining_ms, keys }))
+    }
+
+    /// Every lease with what is left of it in milliseconds, by ID; without it where nobody knows.
+    pub(super) fn list(&self, lessor: &Lessor) -> Reply {
+        let left = |id| self.expiry.remaining_ms(id).unwrap_or(u64::MAX);
+        Reply::Leases(lessor.leases().map(|lease| (left(lease.id), lease.id)).collect())
+    }
+
+    /// Takes in what entries did.
+    pub(super) fn applied(&mut self, lessor: &mut Lessor, effects: &mut Vec<Effect>) {
+        for changed in lessor.take_changed() {
+            match changed {
+                _ if self.term.is_none() => {}
+                Changed::Granted(lease) => self.expiry.granted(lease),
+                Changed::Revoked(lease) => {
+                    self.expired += u64::from(self.expiry.revoked(lease));
+                    for waits in [&mut self.revoking, &mut self.clearing] {
+                        waits.take(lease).for_each(|id| reply_renewed(id, 0, effects));
+                    }
+                }
+                Changed::Checkpointed(lease) if lease.remaining_ttl_s > 0 => {}
+                Changed::Checkpointed(lease) => self.cleared(lease.id, lease.ttl_s, effects),
+            }
+        }
+    }
+
+    /// Whether it is time to revoke leases and there is room to do so.
+    pub(super) fn has_work(&self) -> bool {
+        self.term.is_some() && self.expiry.has_expired()
+    }
+
+    /// Follows the leadership: `term` is the one in which this member leads and has applied an entry.
+    pub(super) fn follow(
+        &mut self,
+        term: Option<u64>,
+        lessor: &mut Lessor,
+        effects: &mut Vec<Effect>,
+    ) {
+        if term == self.term {
+            return;
+        }
+        for (id, _) in self.revoking.drain().chain(self.clearing.drain()) {
+            effects.push(Effect::Reply { id, reply: Reply::Failed(RequestError::LeaderChanged) });
+        }
+        self.to_clear.clear();
+        self.term = term;
+        match term {
+            Some(_) => self.expiry.promote(lessor.leases(), self.extend_ms),
+            None => self.expiry.demote(),
+        }
+    }
+
+    /// Proposes what this member decides as the leader of `term`. Nothing may come between the look at
+    /// the term and the proposal.
+    pub(super) fn propose(&mut self, term: Option<u64>, proposals: &mut Proposals) {
+        if term.is_none() || term != self.term {
+            return;
+        }
+        let to_clear = std::mem::take(&mut self.to_clear);
+        for leases in to_clear.chunks(CHECKPOINT_LEASES_MAX) {
+            let left: Vec<(i64, i64)> = leases.iter().map(|&lease| (lease, 0)).collect();
+            proposals.add_internal(own::checkpoint(&left));
+        }
+        for lease in self.expiry.take_expired() {
+            proposals.add_internal(own::revoke(lease));
+        }
+        for _ in 0..CHECKPOINTS_MAX {
+            let left = self.expiry.take_checkpoints(CHECKPOINT_LEASES_MAX);
+            if left.is_empty() {
+                return;
+            }
+            proposals.add_internal(own::checkpoint(&left));
+        }
+    }
+
+    /// What was done since the start.
+    pub(super) fn counts(&self, lessor: &Lessor) -> LeaseCounts {
+        LeaseCounts { renewed: self.renewed, expired: self.expired, ..lessor.counts() }
+    }
+
+    fn cleared(&mut self, lease: i64, ttl_s: i64, effects: &mut Vec<Effect>) {
+        if self.expiry.cleared(lease) {
+            for id in self.clearing.take(lease) {
+                self.renewed += 1;
+                reply_renewed(id, ttl_s, effects);
+            }
+        } else if let Some(waiting) = self.clearing.0.remove(&lease) {
+            // Its time was over before: they wait for its end.
+            self.revoking.0.entry(lease).or_default().extend(waiting);
+        }
+    }
+}
+
+impl Waits {
+    /// Adds a request; `true` if it is the first of its lease.
+    fn add(&mut self, lease: i64, waiting: (RequestId, u64)) -> bool {
+        let list = self.0.entry(lease).or_default();
+        list.push(waiting);
+        list.len() == 1
+    }
+
+    fn take(&mut self, lease: i64) -> impl Iterator<Item = RequestId> + use<> {
+        self.0.remove(&lease).into_iter().flatten().map(|(id, _)| id)
+    }
+
+    fn drain(&mut self) -> impl Iterator<Item = (RequestId, u64)> + use<> {
+        std::mem::take(&mut self.0).into_values().flatten()
+    }
+
+    /// Answers those whose time is over; returns the leases for which nobody waits any more.
+    fn expire(&mut self, now_tick: u64, effects: &mut Vec<Effect>) -> Vec<i64> {
+        let mut given_up = Vec::new();
+        self.0.retain(|&lease, waiting| {
+            waiting.retain(|&(id, deadline_tick)| {
+                let alive = deadline_tick > now_tick;
+                if !alive {
+                    let reply = Reply::Failed(RequestError::Timeout);
+                    effects.push(Effect::Reply { id, reply });
+                }
+                alive
+            });
+            if waiting.is_empty() {
+                given_up.push(lease);
+            }
+            !waiting.is_empty()
+        });
+        given_up
+    }
+}
+
+fn reply_renewed(id: RequestId, ttl_s: i64, effects: &mut Vec<Effect>) {
+    effects.push(Effect::Reply { id, reply: Reply::Renewed { ttl_s } });
+}
+
+fn ttl_s(lessor: &Lessor, lease: i64) -> i64 {
+    lessor.get(lease).map_or(0, |lease| lease.ttl_s)
+}

@@ -1,0 +1,130 @@
+//! Clients of leases, and what is looked at after each turn of a member.
+
+use std::collections::BTreeSet;
+
+use quorate_proto::etcdserverpb::LeaseRevokeRequest;
+
+use super::clients::Ask;
+use super::member::{Life, TICK_ELAPSED_MS_MAX};
+use crate::model::Request;
+use crate::sim::invariants::{
+    KeysFollowTheirLease, LeasesEndInTime, LeasesEqualTheHistory, LeasesLiveTheirTime, Violation,
+    named,
+};
+use crate::sim::leases::Promises;
+use crate::sim::rng::Rng;
+
+/// How long a pause is, in milliseconds.
+const PAUSE_MS: u64 = 60_000;
+
+/// Leases of one run.
+#[derive(Default)]
+pub(super) struct Leasing {
+    promises: Promises,
+    /// Those that the member had when it was last looked at.
+    present: BTreeSet<i64>,
+    /// Time that passed since the last tick, beside the tick's own.
+    paused_ms: u64,
+}
+
+/// What a client does about leases.
+pub(super) enum Wish {
+    Ask(Ask),
+    Revoke(i64),
+}
+
+impl Leasing {
+    /// The member is paused.
+    pub(super) fn pause(&mut self) {
+        self.paused_ms += PAUSE_MS;
+    }
+
+    /// How long the next tick takes.
+    pub(super) fn next_tick(&mut self, rng: &mut Rng) -> u64 {
+        let elapsed_ms = *rng.pick(&[100, 100, 300, 900]) + std::mem::take(&mut self.paused_ms);
+        self.promises.pass(elapsed_ms, elapsed_ms.min(TICK_ELAPSED_MS_MAX));
+        elapsed_ms
+    }
+
+    /// What a client does next. Few leases at a time, so that their stories are long.
+    pub(super) fn wish(&mut self, rng: &mut Rng) -> Option<Wish> {
+        let at_ms = self.promises.now_ms;
+        let ids: Vec<i64> = self.present.iter().copied().collect();
+        let choice = if ids.is_empty() { 0 } else { rng.below(10) };
+        match choice {
+            0 | 1 => {
+                let id = self.promises.unused()?;
+                let ttl_s = *rng.pick(&[2, 3, 6, 6, 15]);
+                self.promises.grant_asked(id, ttl_s);
+                Some(Wish::Ask(Ask::Grant { id, ttl_s, at_ms }))
+            }
+            2 => {
+                let id = *rng.pick(&ids);
+                self.promises.revoke_asked(id);
+                Some(Wish::Revoke(id))
+            }
+            _ => {
+                let id = *rng.pick(&ids);
+                self.promises.renew_asked(id);
+                Some(Wish::Ask(Ask::Renew { id, at_ms }))
+            }
+        }
+    }
+
+    /// A grant or renewal was answered with a time to live, 0 for no lease, or was not.
+    pub(super) fn answered(
+        &mut self,
+        (id, at_ms): (i64, u64),
+        ttl_s: Option<i64>,
+    ) -> Result<(), Violation> {
+        match ttl_s {
+            None => self.promises.not_promised(id),
+            Some(0) if self.promises.may_be_gone(id) => self.promises.not_promised(id),
+            Some(0) => {
+                let text = format!("a renewal says that lease {id} is gone");
+                return named(LeasesLiveTheirTime::NAME, Err(text));
+            }
+            Some(ttl_s) => {
+                let promised_s = self.promises.leases.get(&id).map(|promise| promise.ttl_s);
+                if promised_s != Some(ttl_s) {
+                    let text = format!("lease {id} has {ttl_s} s, and not {promised_s:?}");
+                    return named(LeasesEqualTheHistory::NAME, Err(text));
+                }
+                self.promises.promised(id, at_ms);
+            }
+        }
+        Ok(())
+    }
+
+    /// A revocation was answered.
+    pub(super) fn revoked(&mut self, id: i64) {
+        self.promises.revoked(id);
+    }
+
+    /// A member has applied all that it knew, and begins to serve.
+    pub(super) fn begin_life(&mut self) {
+        self.paused_ms = 0;
+        self.promises.begin_life();
+    }
+
+    /// The leases that a client may name in a put: those that are there, and one that may be gone.
+    pub(super) fn to_name(&self) -> Vec<i64> {
+        let last = self.promises.leases.keys().next_back();
+        self.present.iter().chain(last).copied().collect()
+    }
+
+    /// Looks at a member that has applied all that it knew; returns the ends of leases that were seen.
+    pub(super) fn look(&mut self, life: &Life) -> Result<Vec<Request>, Violation> {
+        let seen = life.leases();
+        let lived = LeasesLiveTheirTime::check(&self.promises, &seen);
+        named(LeasesLiveTheirTime::NAME, lived)?;
+        named(LeasesEndInTime::NAME, LeasesEndInTime::check(&self.promises, &seen))?;
+        let equal = LeasesEqualTheHistory::check(&mut self.promises, &seen);
+        named(LeasesEqualTheHistory::NAME, equal)?;
+        named(KeysFollowTheirLease::NAME, KeysFollowTheirLease::check(&seen))?;
+        let present = seen.leases.keys().copied().collect();
+        let before = std::mem::replace(&mut self.present, present);
+        let ended = before.difference(&self.present);
+        Ok(ended.map(|&id| Request::LeaseRevoke(LeaseRevokeRequest { id })).collect())
+    }
+}
