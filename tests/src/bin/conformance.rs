@@ -52,7 +52,10 @@ async fn work(options: &Options) -> anyhow::Result<ExitCode> {
     let mut outcomes: Vec<Outcome> = Vec::new();
     for script in &mut scripts {
         if options.update {
-            run::update(script, &place).await?;
+            if let Err(error) = run::update(script, &place).await {
+                println!("{error:#}");
+                continue;
+            }
             std::fs::write(folder.join(format!("{}.txt", script.name)), script.text())?;
         }
         let outcome = run::run(script, &place).await?;
