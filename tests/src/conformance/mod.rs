@@ -31,7 +31,10 @@
 //! | `txn` with indented `if`, `then`, `else` | a transaction; `then txn` nests |
 //! | `FIELD=VALUE`, `FIELD` | sets a field of the request; `a.b=` reaches into a message |
 //! | `watch W KEY..END`, `watch W cancel ID`, `watch W progress` | on the stream W, and reads one response |
-//! | `expect W N`, `expect W none`, `close W` | reads N more; nothing comes within a moment; the end |
+//! | `expect W N`, `expect W none` | reads N more; shows that nothing comes within a moment |
+//! | `finish W`, `close W` | no request follows; resets the stream |
+//! | `tally W N`, `until W rev=REV` | reads N events and sums them up; reads up to a revision |
+//! | `keepalive ID ...`, `observe W NAME` | renews leases; follows an election on the stream W |
 //! | `bg NAME COMMAND`, `pending NAME`, `join NAME` | a call that waits |
 //! | `5x COMMAND` | five times, `%` counting; shows the last reply |
 //! | `fill 5x COMMAND`, `together 5x COMMAND` | until the first refusal; all at once |

@@ -12,7 +12,20 @@ const PASSED_S_MAX: i64 = 5;
 pub fn reply(message: &DynamicMessage, lens: &mut Lens) -> Vec<String> {
     let mut lines = Vec::new();
     show(message, "", 0, lens, &mut lines);
-    lines
+    folded(&lines)
+}
+
+/// Equal lines one after the other as one with their count.
+fn folded(lines: &[String]) -> Vec<String> {
+    const EQUAL_MIN: usize = 5;
+    let mut shown = Vec::new();
+    for equal in lines.chunk_by(|one, next| one == next) {
+        match equal.len() {
+            ..EQUAL_MIN => shown.extend_from_slice(equal),
+            count => shown.push(format!("{} ({count} times)", equal[0])),
+        }
+    }
+    shown
 }
 
 /// The line of an error.

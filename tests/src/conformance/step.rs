@@ -64,7 +64,9 @@ async fn command(
         "observe" => observe(session, rest),
         "expect" => expect(session, rest).await,
         "tally" => tally(session, rest).await,
-        "close" => close(session, rest).await,
+        "until" => until(session, rest).await,
+        "close" => close(session, rest),
+        "finish" => finish(session, rest),
         "bg" => background(session, rest, below),
         "pending" => pending(session, rest).await,
         "join" => join(session, rest).await,
@@ -127,6 +129,7 @@ async fn repeat(
         let words = numbered(words, number);
         last = match words[0].as_str() {
             "watch" => watch(session, &words[1..]).await?,
+            "keepalive" => keep_alive(session, &words[1..]).await?,
             _ => call(session, words, below).await?,
         };
         if stop_at_refusal && last.iter().any(|line| line.starts_with("error")) {
@@ -324,6 +327,23 @@ async fn expect(session: &mut Session, words: &[String]) -> anyhow::Result<Vec<S
     Ok(responses.concat())
 }
 
+/// Reads until a response has a revision; shows it and those before it that hold events. How often
+/// a server tells its progress meanwhile is a matter of time.
+async fn until(session: &mut Session, words: &[String]) -> anyhow::Result<Vec<String>> {
+    let [name, revision] = words else { bail!("until W rev=REV") };
+    let mut output = Vec::new();
+    loop {
+        let (lines, ends) = next(session, name).await?;
+        let reached = lines[0].split(' ').any(|word| word == revision);
+        if lines.len() > 1 || reached || ends {
+            output.extend(lines);
+        }
+        if ends || reached {
+            return Ok(output);
+        }
+    }
+}
+
 /// Reads until so many events came; says what is true of them.
 async fn tally(session: &mut Session, words: &[String]) -> anyhow::Result<Vec<String>> {
     let [name, count] = words else { bail!("tally W COUNT") };
@@ -343,13 +363,18 @@ async fn tally(session: &mut Session, words: &[String]) -> anyhow::Result<Vec<St
     Ok(events.lines(&session.lens))
 }
 
-/// Ends the requests of a stream, and shows how its replies end.
-async fn close(session: &mut Session, words: &[String]) -> anyhow::Result<Vec<String>> {
-    let name = words.first().context("close W")?;
+/// Says that no request follows on a stream.
+fn finish(session: &mut Session, words: &[String]) -> anyhow::Result<Vec<String>> {
+    let name = words.first().context("finish W")?;
     session.streams.get_mut(name).with_context(|| format!("no stream {name}"))?.finish();
-    let (lines, _) = next(session, name).await?;
-    session.streams.remove(name);
-    Ok(lines)
+    Ok(Vec::new())
+}
+
+/// Resets a stream.
+fn close(session: &mut Session, words: &[String]) -> anyhow::Result<Vec<String>> {
+    let name = words.first().context("close W")?;
+    session.streams.remove(name).with_context(|| format!("no stream {name}"))?;
+    Ok(Vec::new())
 }
 
 /// Computes the ids from the peer URLs, as an etcd does at its first start.
