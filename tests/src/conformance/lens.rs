@@ -84,6 +84,10 @@ impl Lens {
     /// A text with names for addresses and for this member's name.
     pub fn text(&self, text: &str) -> String {
         let mut text = text.to_owned();
+        if self.member != 0 {
+            text = text.replace(&self.member.to_string(), "<member>");
+            text = text.replace(&format!("{:x}", self.member), "<member>");
+        }
         for (url, name) in &self.urls {
             text = text.replace(url, name);
         }

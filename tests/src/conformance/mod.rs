@@ -37,7 +37,7 @@
 //! | `keepalive ID ...`, `observe W NAME` | renews leases; follows an election on the stream W |
 //! | `bg NAME COMMAND`, `pending NAME`, `join NAME` | a call that waits |
 //! | `5x COMMAND` | five times, `%` counting; shows the last reply |
-//! | `fill 5x COMMAND`, `together 5x COMMAND` | until the first refusal; all at once |
+//! | `fill 5x COMMAND`, `together 5x COMMAND` | until it is refused, and revisions count from there; all at once |
 //! | `restart` | kills the server and starts it again |
 //!
 //! Numbers may be `+3` (the third revision of the case), `0x10`, or `$id`, `$key`, `$member`,

@@ -116,7 +116,7 @@ pub async fn update(script: &mut Script, place: &Place) -> anyhow::Result<()> {
         let label = format!("{}.txt:{}: {}", script.name, case.line, case.title);
         let ready = ready(&mut session, script, &case, place).await?;
         let session = ready.map_err(anyhow::Error::msg).with_context(|| label.clone())?;
-        session.begin(&case).await?;
+        session.begin(&case).await.with_context(|| label.clone())?;
         for at in case.blocks.clone() {
             let Block::Step(written) = &mut script.blocks[at] else { continue };
             let replies = step::run(session, &written.input).await;

@@ -71,13 +71,11 @@ async fn command(
         "pending" => pending(session, rest).await,
         "join" => join(session, rest).await,
         "together" => together(session, rest).await,
-        "fill" => repeat(session, rest, below, true).await,
+        "fill" => fill(session, rest).await,
         "restart" => session.restart().await.map(|()| vec!["(restarted)".to_owned()]),
         "identity" => identity(session).await,
-        "snapshot" => call(session, words_of(&["call", "etcdserverpb.Maintenance/Snapshot"]), &[])
-            .await,
         _ if repetition(&words).1.len() < words.len() => {
-            repeat(session, &words, below, false).await
+            repeat(session, &words, below).await
         }
         _ => call(session, words, below).await,
     }
@@ -116,12 +114,11 @@ fn shown(session: &mut Session, answer: &Answer) -> anyhow::Result<Vec<String>> 
     Ok(lines)
 }
 
-/// Runs a command several times; the last reply, or the first refusal.
+/// Runs a command several times; the last reply.
 async fn repeat(
     session: &mut Session,
     words: &[String],
     below: &[String],
-    stop_at_refusal: bool,
 ) -> anyhow::Result<Vec<String>> {
     let (count, words) = repetition(words);
     let mut last = Vec::new();
@@ -132,11 +129,22 @@ async fn repeat(
             "keepalive" => keep_alive(session, &words[1..]).await?,
             _ => call(session, words, below).await?,
         };
-        if stop_at_refusal && last.iter().any(|line| line.starts_with("error")) {
-            break;
-        }
     }
     Ok(last)
+}
+
+/// Runs a command until it is refused. How often that takes differs from server to server, so
+/// revisions count anew from here.
+async fn fill(session: &mut Session, words: &[String]) -> anyhow::Result<Vec<String>> {
+    let (count, words) = repetition(words);
+    for number in 1..=count {
+        let lines = call(session, numbered(words, number), &[]).await?;
+        if lines.iter().any(|line| line.starts_with("error")) {
+            session.lens.base = session.revision().await?;
+            return Ok(lines);
+        }
+    }
+    Ok(vec![format!("(taken {count} times)")])
 }
 
 /// Sends a command several times at once; how many ended how.
@@ -395,8 +403,4 @@ async fn identity(session: &mut Session) -> anyhow::Result<Vec<String>> {
         format!("member is sha1(peer URLs, token): {}", yes(member == session.lens.member)),
         format!("cluster is sha1(members): {}", yes(cluster == session.lens.cluster)),
     ])
-}
-
-fn words_of(words: &[&str]) -> Vec<String> {
-    words.iter().map(|word| (*word).to_owned()).collect()
 }

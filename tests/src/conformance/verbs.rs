@@ -48,6 +48,7 @@ pub const VERBS: &[Verb] = &[
     verb("alarm", "etcdserverpb.Maintenance/Alarm", Leading::One("action")),
     verb("status", "etcdserverpb.Maintenance/Status", Leading::Fields),
     verb("defragment", "etcdserverpb.Maintenance/Defragment", Leading::Fields),
+    verb("snapshot", "etcdserverpb.Maintenance/Snapshot", Leading::Fields),
     verb("hash", "etcdserverpb.Maintenance/Hash", Leading::Fields),
     verb("hashkv", "etcdserverpb.Maintenance/HashKV", Leading::One("revision")),
     verb("move leader", "etcdserverpb.Maintenance/MoveLeader", Leading::One("targetID")),
