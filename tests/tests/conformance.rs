@@ -57,9 +57,9 @@ macro_rules! files {
 }
 
 files! {
-    alarm, auth, cluster, compact, compare, delete, downgrade, election, hash, headers, keepalive,
-    lease, lease_expiry, limits, lock, maintenance, method, progress, put, quota, range, restart,
-    stream, txn, txn_limits, watch, watch_events, watch_history, watch_many,
+    alarm, auth, cluster, compact, compare, delete, downgrade, downgrade_job, election, hash,
+    headers, keepalive, learner, lease, lease_expiry, limits, lock, maintenance, method, progress,
+    put, quota, range, restart, stream, txn, txn_limits, watch, watch_events, watch_history, watch_many,
 }
 
 #[test]

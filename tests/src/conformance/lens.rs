@@ -97,9 +97,9 @@ impl Lens {
     /// A key; the hexadecimal id of a picked lease at its end gets a name.
     pub fn key(&mut self, key: &[u8]) -> String {
         let shown = super::words::escaped(key);
-        let picked = shown.rsplit_once('/').filter(|(_, end)| {
-            i64::from_str_radix(end, 16).is_ok_and(|id| id >= PICKED_MIN)
-        });
+        let picked = shown
+            .rsplit_once('/')
+            .filter(|(_, end)| i64::from_str_radix(end, 16).is_ok_and(|id| id >= PICKED_MIN));
         match picked {
             Some((prefix, _)) => {
                 let shown = format!("{prefix}/<id>");

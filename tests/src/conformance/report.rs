@@ -45,7 +45,8 @@ fn aligned<'a>(expected: &'a [String], given: &'a [String]) -> Vec<(char, &'a st
         if row < rows && column < columns && expected[row] == given[column] {
             lines.push((' ', expected[row].as_str()));
             (row, column) = (row + 1, column + 1);
-        } else if column == columns || row < rows && common[row + 1][column] >= common[row][column + 1]
+        } else if column == columns
+            || row < rows && common[row + 1][column] >= common[row][column + 1]
         {
             lines.push(('-', expected[row].as_str()));
             row += 1;
@@ -59,7 +60,8 @@ fn aligned<'a>(expected: &'a [String], given: &'a [String]) -> Vec<(char, &'a st
 
 /// A line for each file, and one for all.
 pub fn table(outcomes: &[Outcome], claims: usize, later: usize) -> String {
-    let mut text = format!("{:<16}{:>7}{:>8}{:>8}{:>9}\n", "file", "cases", "passed", "failed", "skipped");
+    let mut text =
+        format!("{:<16}{:>7}{:>8}{:>8}{:>9}\n", "file", "cases", "passed", "failed", "skipped");
     let mut all = (0, 0, 0);
     for outcome in outcomes {
         let (passed, failed, skipped) = outcome.counts();

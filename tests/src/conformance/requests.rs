@@ -124,7 +124,11 @@ pub fn set(
 fn field(message: &MessageDescriptor, name: &str) -> anyhow::Result<FieldDescriptor> {
     let plain = |name: &str| name.to_lowercase().replace('_', "");
     let wanted = if name == "rev" && message.get_field_by_name("rev").is_none() {
-        if message.name() == "WatchCreateRequest" { "startrevision".into() } else { "revision".into() }
+        if message.name() == "WatchCreateRequest" {
+            "startrevision".into()
+        } else {
+            "revision".into()
+        }
     } else {
         plain(name)
     };
@@ -177,7 +181,9 @@ pub fn number(word: &str, lens: &Lens) -> anyhow::Result<i64> {
 #[cfg(test)]
 mod tests {
     use prost::Message as _;
-    use quorate_proto::etcdserverpb::{AuthRoleGrantPermissionRequest, RangeRequest, WatchCreateRequest};
+    use quorate_proto::etcdserverpb::{
+        AuthRoleGrantPermissionRequest, RangeRequest, WatchCreateRequest,
+    };
 
     use super::*;
     use crate::conformance::verbs;

@@ -1,8 +1,9 @@
 //! One server as the cases see it: connected, emptied before each case, restarted on request.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use prost::Message as _;
 use prost_reflect::DynamicMessage;
 use tokio::task::JoinHandle;
@@ -13,7 +14,9 @@ use super::script::Case;
 use super::streams::Stream;
 use super::wire::{self, Answer, Call};
 use super::{requests, show, verbs, words};
-use crate::process::{Program, Server};
+use crate::process::{Program, START_DEADLINE, Server};
+
+const POLL: Duration = Duration::from_millis(20);
 
 /// A connection to a server, and what is open on it.
 #[derive(Debug)]
@@ -72,9 +75,26 @@ impl Session {
         self.forget();
         let server = self.server.as_mut().context("this server cannot be restarted")?;
         server.kill()?;
-        server.restart()?;
-        self.channel = crate::load::connect(&self.url).await?;
-        self.learn().await
+        server.respawn()?;
+        self.wait_serving().await
+    }
+
+    /// Waits until a range is answered: a server with an alarm serves, but is not healthy.
+    async fn wait_serving(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START_DEADLINE;
+        loop {
+            if let Ok(channel) = crate::load::connect(&self.url).await {
+                self.channel = channel;
+                match self.learn().await {
+                    Ok(()) => return Ok(()),
+                    Err(error) if Instant::now() > deadline => return Err(error),
+                    Err(_) => {}
+                }
+            }
+            self.check_running()?;
+            ensure!(Instant::now() < deadline, "it does not serve after {START_DEADLINE:?}");
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// Fails with the end of its log if the server has ended.
@@ -162,7 +182,8 @@ impl Session {
         if let Some(error) = answer.error {
             bail!("{error}");
         }
-        let header = message(&answer)?.get_field_by_name("header").map(|header| header.into_owned());
+        let header =
+            message(&answer)?.get_field_by_name("header").map(|header| header.into_owned());
         header.and_then(|header| header.as_message().cloned()).context("a header")
     }
 

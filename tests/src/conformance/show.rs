@@ -83,8 +83,12 @@ fn plain_fields(
                 children.extend(messages.map(|child| named_child(&field, child)));
             }
             Value::List(list) => {
-                let shown: Vec<String> =
+                let mut shown: Vec<String> =
                     list.iter().map(|value| scalar(message, &field, value, lens)).collect();
+                if field.name() == "keys" {
+                    // The keys of a lease are those of a map in an etcd.
+                    shown.sort();
+                }
                 words.push(format!("{}=[{}]", field.name(), shown.join(" ")));
             }
             Value::Bool(_) => words.push(field.name().to_owned()),
@@ -248,9 +252,7 @@ pub fn unsigned(message: &DynamicMessage, name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use prost::Message;
-    use quorate_proto::etcdserverpb::{
-        ResponseHeader, StatusResponse, TxnResponse, WatchResponse,
-    };
+    use quorate_proto::etcdserverpb::{ResponseHeader, StatusResponse, TxnResponse, WatchResponse};
     use quorate_proto::mvccpb::{Event, KeyValue};
 
     use super::*;
@@ -292,8 +294,10 @@ mod tests {
             (header(11), "rev=+1"),
             (header(0), "header{cluster=<cluster> member=<member> term=<term>}"),
             (Some(ResponseHeader { revision: 11, ..Default::default() }), "header{rev=+1}"),
-            (Some(ResponseHeader { raft_term: 3, ..header(11).unwrap() }),
-                "header{cluster=<cluster> member=<member> rev=+1 term=3}"),
+            (
+                Some(ResponseHeader { raft_term: 3, ..header(11).unwrap() }),
+                "header{cluster=<cluster> member=<member> rev=+1 term=3}",
+            ),
             (Some(ResponseHeader::default()), "header{}"),
             (None, "header=none"),
         ] {

@@ -74,9 +74,7 @@ async fn command(
         "fill" => fill(session, rest).await,
         "restart" => session.restart().await.map(|()| vec!["(restarted)".to_owned()]),
         "identity" => identity(session).await,
-        _ if repetition(&words).1.len() < words.len() => {
-            repeat(session, &words, below).await
-        }
+        _ if repetition(&words).1.len() < words.len() => repeat(session, &words, below).await,
         _ => call(session, words, below).await,
     }
 }

@@ -48,8 +48,9 @@ impl Events {
         }
         self.revisions_max = self.revisions_max.max(of_response.len());
         self.revisions.extend(of_response);
-        self.is_fragment =
-            response.get_field_by_name("fragment").is_some_and(|value| value.as_bool() == Some(true));
+        self.is_fragment = response
+            .get_field_by_name("fragment")
+            .is_some_and(|value| value.as_bool() == Some(true));
         self.fragments += usize::from(self.is_fragment);
     }
 
@@ -108,8 +109,10 @@ pub fn snapshot(messages: &[Bytes]) -> Vec<String> {
         format!("at most 32 KiB in a message: {}", yes(chunk_max <= 32 << 10)),
         format!("remaining_bytes counts down to 0: {}", yes(counts_down)),
         format!("length modulo 512: {}", all.len() % 512),
-        format!("last message is the SHA-256 of the rest, 32 bytes: {}", yes(trailer
-            && messages.last().is_some_and(|last| blob(last).len() == 32))),
+        format!(
+            "last message is the SHA-256 of the rest, 32 bytes: {}",
+            yes(trailer && messages.last().is_some_and(|last| blob(last).len() == 32))
+        ),
     ]
 }
 
