@@ -29,6 +29,12 @@ pub struct Lens {
 }
 
 impl Lens {
+    /// A server by its ids and term, none of which has been seen yet.
+    #[cfg(test)]
+    pub(crate) fn of(cluster: u64, member: u64, term: u64) -> Lens {
+        Lens { cluster, member, term, ..Lens::default() }
+    }
+
     /// Forgets what the last case saw, and counts revisions from `base`.
     pub fn begin(&mut self, base: i64, exact_hashes: bool) {
         self.base = base;
