@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, bail};
 
-/// Splits a line at spaces outside of quotes. Quotes and escapes stay; [`bytes`] takes them off.
+/// Splits a line at spaces outside of quotes. Quotes and escapes stay; [`bytes()`] takes them off.
 ///
 /// # Errors
 /// When a quote is not closed.
