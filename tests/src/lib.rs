@@ -2,6 +2,7 @@
 //! the API that shares no code with the server, real processes beside a real etcd, and a lean load.
 
 pub mod compare;
+pub mod conformance;
 pub mod diff;
 pub mod load;
 pub mod model;

@@ -127,6 +127,7 @@ const POLLING: &[(&str, &str)] = &[
     ("tests/tests/process.rs", "wait_for"),
     ("tests/src/process.rs", "wait_healthy"),
     ("tests/src/process.rs", "wait_until"),
+    ("tests/src/conformance/session.rs", "wait_serving"),
     ("tests/src/compare/million.rs", "kill_and_start"),
     ("tests/src/compare/million.rs", "rest"),
     ("tests/src/compare/rewrites.rs", "samples"),
