@@ -446,13 +446,17 @@ mod tests {
         let front = Front { grpc: true, services: waiting, ..front() };
         let (stop, stopped) = watch::channel(false);
         let serving = tokio::spawn(listener.serve(front, HTTP2, stopped));
-        let mut stream = TcpStream::connect(bound).await.unwrap();
-        let request = "POST /etcdserverpb.KV/Range HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
-                       Content-Type: application/grpc\r\nGrpc-Timeout: 20m\r\n\r\n";
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut reply = String::new();
-        stream.read_to_string(&mut reply).await.unwrap();
-        assert!(reply.contains("grpc-status: 4\r\n"), "{reply}");
+        let stream = TcpStream::connect(bound).await.unwrap();
+        let (client, connection) = h2::client::handshake(stream).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let request = Request::post(format!("http://{bound}/etcdserverpb.KV/Range"))
+            .header(CONTENT_TYPE, "application/grpc")
+            .header("grpc-timeout", "20m");
+        let mut client = client.ready().await.unwrap();
+        let (reply, _) = client.send_request(request.body(()).unwrap(), true).unwrap();
+        assert_eq!(reply.await.unwrap().headers()["grpc-status"], "4");
+        drop(client);
+        connection.await.unwrap().unwrap();
         stop.send(true).unwrap();
         serving.await.unwrap();
     }
