@@ -18,6 +18,7 @@ use super::request::Command;
 use super::stream::RangeStream;
 use super::{compare, large, reply, request, validate};
 use crate::handle::Response as ApplyResponse;
+use crate::mvcc::RowsError;
 use crate::view::Pin;
 
 /// Serves keys: reads from the view, writes through the owner.
@@ -135,7 +136,8 @@ impl KvService {
         match found {
             Ok(found) => Ok(compare::holds(condition, &found)),
             Err(error) => {
-                self.context.handle().fail(format!("a stored row cannot be decoded: {error}"));
+                let reason = format!("a stored row cannot be decoded: {error}");
+                self.context.handle().fail(&RowsError::Corrupt(reason));
                 Err(Refusal::Stopped.into())
             }
         }

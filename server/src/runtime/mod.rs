@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::handle::{Handle, Parts};
 use crate::mvcc::{DamagedRow, Rows, RowsError};
 use crate::replica::{self, Fatal, Replica};
-use crate::state_machine::RestoreError;
+use crate::state_machine::{FatalError, RestoreError};
 use crate::storage::checkpoint::CheckpointError;
 use crate::storage::data_dir::{DataDir, DataDirError, exit};
 use crate::storage::flusher::{Flusher, FlusherError, FlusherOptions};
@@ -104,6 +104,8 @@ pub enum RunError {
     #[error("{0}")]
     Failed(String),
     #[error("{0}")]
+    Damaged(String),
+    #[error("{0}")]
     DiskFull(String),
 }
 
@@ -134,6 +136,7 @@ impl RecoverError {
             )
             | Self::Records(_)
             | Self::Row(_) => exit::STATE_DAMAGED,
+            Self::Rows(error) if error.is_damage() => exit::STATE_DAMAGED,
             Self::Store(_) | Self::Rows(_) | Self::Checkpoint(_) => exit::DISK,
             Self::Gap { .. } => exit::LOG_DAMAGED,
             Self::NothingToContinue { .. } => 1,
@@ -145,7 +148,9 @@ impl RunError {
     /// The exit code of a process that ends for this reason.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Fatal(_) => exit::STATE_DAMAGED,
+            Self::Fatal(Fatal::Apply(FatalError::Rows(error))) if !error.is_damage() => exit::DISK,
+            Self::Fatal(_) | Self::Damaged(_) => exit::STATE_DAMAGED,
+            Self::Flusher(error) if error.is_damage() => exit::STATE_DAMAGED,
             Self::Log(_) | Self::Flusher(_) | Self::Failed(_) | Self::DiskFull(_) => exit::DISK,
         }
     }
@@ -296,7 +301,7 @@ impl RunError {
             Self::Log(error) => error.is_storage_full(),
             Self::Flusher(error) => error.is_storage_full(),
             Self::DiskFull(_) => true,
-            Self::Failed(_) | Self::Fatal(_) => false,
+            Self::Failed(_) | Self::Fatal(_) | Self::Damaged(_) => false,
         }
     }
 }

@@ -167,6 +167,7 @@ impl<B: Beside> Owner<B> {
     pub fn take(&mut self, delivery: Delivery) -> Result<bool, RunError> {
         match delivery.stop {
             Some(Stop::Failed(reason)) => return Err(RunError::Failed(reason)),
+            Some(Stop::Damaged(reason)) => return Err(RunError::Damaged(reason)),
             Some(Stop::DiskFull(reason)) => return Err(RunError::DiskFull(reason)),
             Some(Stop::Requested) | None => {}
         }

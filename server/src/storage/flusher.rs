@@ -138,6 +138,18 @@ impl FlusherError {
     }
 }
 
+impl FlusherError {
+    /// Whether the state store does not hold what was written to it.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Flush(FlushError::Failed { fault, .. })
+            | Self::Rewrite(RewriteError::Store { fault, .. })
+            | Self::Close(OpenError::Failed { fault, .. }) => fault.is_damage(),
+            _ => false,
+        }
+    }
+}
+
 impl Flusher {
     /// A flusher for `store`. `checkpoint_revision` is that of the checkpoint from which the index
     /// was restored, 0 for none.
