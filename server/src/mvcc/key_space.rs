@@ -94,6 +94,12 @@ impl KeySpace {
         self.compaction.finished()
     }
 
+    /// The last compaction that has begun to drop rows from the index; -1 for none. Those of the last
+    /// finished one are also gone from the store.
+    pub fn begun_compaction(&self) -> i64 {
+        self.compaction.begun()
+    }
+
     /// Live keys.
     pub fn key_count(&self) -> u64 {
         self.index.live()

@@ -31,7 +31,7 @@ use crate::mvcc::{
     Counts, KeySpace, MvccError, RangeEnd, RangeQuery, Revision, Rows, RowsError, Sizes,
 };
 
-pub use checkpoint::CheckpointRead;
+pub use checkpoint::{CheckpointRead, CompactionHold};
 pub use hash::{HashRead, HashResult};
 pub use pins::{PIN_TICKS_MAX, Pin};
 pub use range::{RangeRead, RangeSummary};
@@ -209,12 +209,10 @@ impl View {
         HashRead::new(self.clone(), revision)
     }
 
-    /// Starts to write a checkpoint of the index as of `revision`.
-    ///
-    /// # Errors
-    /// As [`View::pin`].
-    pub fn checkpoint(self: &Arc<Self>, revision: i64) -> Result<CheckpointRead, ReadError> {
-        CheckpointRead::new(self.clone(), revision)
+    /// Keeps every compaction that has not begun from beginning, until the hold is dropped or expires
+    /// like any pin.
+    pub fn hold_compactions(self: &Arc<Self>) -> CompactionHold {
+        CompactionHold::new(self.clone())
     }
 
     /// One tick of the owner's clock; pins older than their bound expire.

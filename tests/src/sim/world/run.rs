@@ -66,6 +66,8 @@ pub(super) struct Run {
     /// Turns in which the flusher gets nothing done, or the owner.
     frozen: Frozen,
     compact_revision: i64,
+    /// A checkpoint was written, and none was given up since.
+    has_checkpoint: bool,
     /// Decides what a power cut loses, beside the run itself.
     pub(super) lose: u64,
 }
@@ -112,6 +114,7 @@ impl Run {
             rates: FaultRates::default(),
             frozen: Frozen::default(),
             compact_revision: -1,
+            has_checkpoint: false,
             lose: 0,
         }
     }
@@ -184,6 +187,7 @@ impl Run {
         match started {
             Ok(life) => {
                 self.trace.line(format_args!("start {}: {:?}", self.restarts, life.report));
+                self.uses_checkpoint(&life)?;
                 Ok(Some(life))
             }
             Err(error) => {
@@ -200,6 +204,16 @@ impl Run {
         }
     }
 
+    /// Whatever a crash interrupted, also a compaction: no start reads every key again.
+    fn uses_checkpoint(&self, life: &Life) -> Result<(), Violation> {
+        let report = &life.report;
+        let is_read = report.checkpoint_revision > 0 || !report.rejected_checkpoints.is_empty();
+        if self.has_checkpoint && !is_read && !self.disk_failed {
+            return Err(broken("a start uses the checkpoint", format!("{report:?}")));
+        }
+        Ok(())
+    }
+
     /// Turns until the member leads and has applied all that it knew; then looks at what it holds.
     fn wake(&mut self, life: &mut Life) -> Result<Option<End>, Violation> {
         for _ in 0..TURNS_MAX {
@@ -214,7 +228,8 @@ impl Run {
                 return Ok(None);
             }
             self.doing = life.flushing().unwrap_or(Activity::Idle);
-            life.worker_step();
+            let step = life.worker_step();
+            self.note_step(step.as_ref());
             self.met_faults();
             if self.disk().is_down() {
                 return Ok(Some(End::Down));
@@ -474,13 +489,15 @@ impl Run {
                 report.rows, report.revision, report.applied_index, report.deletions
             )),
             Some(Step::Checkpointed(report)) => {
+                self.has_checkpoint = true;
                 self.trace.line(format_args!("checkpoint {}", report.path.display()));
             }
             Some(Step::Rewritten(report)) => {
                 self.trace.line(format_args!("rewritten {} rows", report.rows));
             }
             Some(Step::CheckpointSkipped(reason)) => {
-                self.trace.line(format_args!("no checkpoint: {reason}"))
+                self.has_checkpoint = false;
+                self.trace.line(format_args!("no checkpoint: {reason}"));
             }
             Some(Step::RewriteSkipped(error)) => {
                 self.trace.line(format_args!("no rewrite: {error}"))
@@ -584,6 +601,7 @@ impl Run {
             _ => {
                 let is_low = self.plan.quota_bytes.is_some() && self.rng.percent(30);
                 life.check_space(is_low);
+                life.set_aside();
             }
         }
     }
