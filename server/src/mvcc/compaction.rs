@@ -92,8 +92,12 @@ impl Compaction {
 
     /// The last compaction whose walk has begun, in this life or before; -1 for none.
     pub(super) fn begun(&self) -> i64 {
-        let begun = self.walk.as_ref().map_or(self.walked, |walk| walk.revision);
-        begun.max(self.begun_before)
+        self.touched().max(self.begun_before)
+    }
+
+    /// The last compaction that the index has lost rows to; -1 for none.
+    pub(super) fn touched(&self) -> i64 {
+        self.walk.as_ref().map_or(self.walked, |walk| walk.revision)
     }
 
     /// Rows that compactions took out of the index since the start.

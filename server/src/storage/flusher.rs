@@ -171,7 +171,7 @@ impl Flusher {
     ) -> Self {
         let checkpoint =
             Checkpointing { revision: checkpoint_revision, ..Checkpointing::default() };
-        Self {
+        let mut flusher = Self {
             fs,
             options,
             view,
@@ -180,7 +180,12 @@ impl Flusher {
             is_flushing: false,
             checkpoint,
             rewrite: Rewriting::default(),
+        };
+        // A compaction that the store knows of begins as soon as the owner does.
+        if flusher.is_outdated(false) {
+            flusher.request_checkpoint();
         }
+        flusher
     }
 
     /// Takes the next batch.
@@ -273,7 +278,7 @@ impl Flusher {
     }
 
     /// Whether a compaction makes the last checkpoint useless: it may hold keys whose tombstone goes from
-    /// the store. So a new one is written before the index hears of the flush that lets the compaction
+    /// the store. So a new one is written before the owner hears of the flush that lets the compaction
     /// begin, and, if that failed, once more when rows were deleted.
     fn is_outdated(&self, has_deleted: bool) -> bool {
         let compact_revision = self.view.compact_revision();

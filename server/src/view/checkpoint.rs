@@ -25,7 +25,7 @@ const CHUNK_KEYS: usize = if cfg!(test) { 5 } else { 100 };
 /// Keeps compactions from beginning; see [`View::hold_compactions`].
 pub struct CompactionHold {
     view: Arc<View>,
-    /// At the compaction that began last: the index waits for it with all later ones.
+    /// At the last compaction that the index lost rows to: it lets that one go on, and no other begin.
     pin: Pin,
 }
 
@@ -40,7 +40,7 @@ impl CompactionHold {
     pub(super) fn new(view: Arc<View>) -> Self {
         // Under the lock, so that none begins between the look and the pin.
         let space = view.read();
-        let pin = Pin::new(view.clone(), space.begun_compaction());
+        let pin = Pin::new(view.clone(), space.touched_by_compaction());
         drop(space);
         Self { view, pin }
     }
@@ -50,7 +50,7 @@ impl CompactionHold {
         self.pin.is_valid()
     }
 
-    /// Whether every compaction that has begun is finished: index and store have the same rows.
+    /// Whether the compaction that the index lost rows to is finished: it has every row of the store.
     pub fn is_settled(&self) -> bool {
         self.view.finished_compaction() >= self.pin.revision()
     }

@@ -118,6 +118,11 @@ impl View {
         self.read().finished_compaction()
     }
 
+    /// See [`KeySpace::begun_compaction`].
+    pub fn begun_compaction(&self) -> i64 {
+        self.read().begun_compaction()
+    }
+
     /// See [`KeySpace::sizes`].
     pub fn sizes(&self) -> Sizes {
         self.read().sizes()

@@ -176,3 +176,27 @@ fn a_call_that_fails_gives_the_checkpoint_up_and_the_older_one_is_used() {
         }
     }
 }
+
+/// Found by seeds 190 and 196 of the simulator: a compaction relied on a checkpoint whose name only the
+/// page cache had, and the power cut after that left none that covered it.
+#[test]
+fn a_name_that_a_killed_process_left_unsynced_is_durable_once_it_was_loaded() {
+    let fs = TestFs::recording("index");
+    write(&fs, head(10)).unwrap();
+    let names_changed = fs.calls();
+    write(&fs, head(20)).unwrap();
+    let last = (names_changed..fs.calls()).find(|&call| {
+        let fs = TestFs::recording("index");
+        write(&fs, head(10)).unwrap();
+        fs.fail(Failure { call, kind: io::ErrorKind::Other, lasts: false });
+        let failed = write(&fs, head(20)).is_err_and(|error| error.action == "sync");
+        fs.heal();
+        let is_named = names(&fs).len() == 2;
+        if failed && is_named {
+            assert_eq!(load(&fs, WANTED), (Some(20), vec![]));
+            assert_eq!(load(&fs.after_crash(|_| 0), WANTED), (Some(20), vec![]));
+        }
+        failed && is_named
+    });
+    assert!(last.is_some(), "no call failed between the name and its sync");
+}
