@@ -9,7 +9,7 @@ use quorate_server::storage::flusher::Step;
 use quorate_server::storage::fs::FileSystem as _;
 
 use super::clients::{Answer, Ask, Clients, Verdict, verdict};
-use super::inspect::{Inspection, inspect};
+use super::inspect::{Inspection, inspect, reads_all_rows};
 use super::member::{Life, Member};
 use super::plan::Plan;
 use crate::model::{Refusal, Reply, Request};
@@ -187,7 +187,10 @@ impl Run {
         match started {
             Ok(life) => {
                 self.trace.line(format_args!("start {}: {:?}", self.restarts, life.report));
-                self.uses_checkpoint(&life)?;
+                if self.has_checkpoint && !self.disk_failed && reads_all_rows(&life.report) {
+                    let text = format!("{:?}", life.report);
+                    return Err(broken("a start uses the checkpoint", text));
+                }
                 Ok(Some(life))
             }
             Err(error) => {
@@ -202,16 +205,6 @@ impl Run {
                 Ok(None)
             }
         }
-    }
-
-    /// Whatever a crash interrupted, also a compaction: no start reads every key again.
-    fn uses_checkpoint(&self, life: &Life) -> Result<(), Violation> {
-        let report = &life.report;
-        let is_read = report.checkpoint_revision > 0 || !report.rejected_checkpoints.is_empty();
-        if self.has_checkpoint && !is_read && !self.disk_failed {
-            return Err(broken("a start uses the checkpoint", format!("{report:?}")));
-        }
-        Ok(())
     }
 
     /// Turns until the member leads and has applied all that it knew; then looks at what it holds.
