@@ -129,7 +129,7 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     let watches = handle.clone();
     tokio::spawn(async move {
         let error = watches.watches().drive(watches.view(), watches.rows()).await;
-        watches.fail(error.to_string());
+        watches.fail(&error);
     });
     let changes = handle.clone();
     tokio::spawn(async move { changes.changes().deliver().await });

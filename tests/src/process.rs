@@ -290,6 +290,17 @@ impl Server {
         }
     }
 
+    /// Waits until the process has ended by itself, and returns its exit code.
+    ///
+    /// # Errors
+    /// When it does not end within this time.
+    pub fn wait_ended(&mut self, within: Duration) -> anyhow::Result<Option<i32>> {
+        match wait_until(&mut self.child, within)? {
+            Some(status) => Ok(status.code()),
+            None => bail!("{} still runs after {within:?}:\n{}", self.name(), self.log_tail()),
+        }
+    }
+
     /// CPU, bytes written and memory of the process until now.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use quorate_server::consensus;
 use quorate_server::handle::Handle;
-use quorate_server::mvcc::Limits;
+use quorate_server::mvcc::{Limits, RowsError};
 use quorate_server::replica::{self, AutoCompaction, FlushLimits, LeaseConfig};
 use quorate_server::runtime::{
     Assembled, Beside, Options, Owner, Progress, RunError, SegmentJob, Setup, assemble, recover,
@@ -88,7 +88,7 @@ fn leader() -> (Owner<Dead>, Handle) {
 #[test]
 fn an_orderly_end_hears_that_the_flusher_failed_just_before() {
     let (mut owner, handle) = leader();
-    handle.fail("the disk is gone".into());
+    handle.fail(&RowsError::Io("the disk is gone".into()));
     let ended = owner.begin_stop(Ok(()));
     assert!(matches!(ended, Err(RunError::Failed(why)) if why == "the disk is gone"));
 }
@@ -98,7 +98,7 @@ fn an_orderly_end_hears_that_the_flusher_fails_while_it_waits_for_it() {
     let (mut owner, handle) = leader();
     owner.begin_stop(Ok(())).unwrap();
     assert!(!owner.flush_rest().unwrap(), "a batch is with the flusher");
-    handle.fail("the disk is gone".into());
+    handle.fail(&RowsError::Io("the disk is gone".into()));
     let delivery = handle.mailbox().take(Instant::now());
     assert!(matches!(owner.take(delivery), Err(RunError::Failed(_))));
 }

@@ -86,6 +86,40 @@ fn sigterm_ends_it_in_order() -> Outcome {
     Ok(())
 }
 
+/// Whoever reads the row first: a client, or a start without a checkpoint of the index.
+#[test]
+fn a_flipped_bit_in_a_value_ends_the_process_with_file_and_row() -> Outcome {
+    const DAMAGED: Option<i32> = Some(22);
+    let program = quorate()?;
+    let mut server = Server::start(&program)?;
+    let value = "a value that is nowhere else";
+    Session::open(&server.url())?.put("k".into(), value.into())?;
+    assert_eq!(server.terminate()?, Some(0), "the exit code, with the log:\n{}", server.log());
+    let store = server.data_dir().join("member/state.redb");
+    let mut file = std::fs::read(&store)?;
+    let places: Vec<usize> = (0..file.len() - value.len())
+        .filter(|&at| file[at..].starts_with(value.as_bytes()))
+        .collect();
+    ensure!(!places.is_empty(), "the value is flushed when the process ends in order");
+    places.into_iter().for_each(|at| file[at + 4] ^= 1);
+    std::fs::write(&store, file)?;
+
+    server.restart()?;
+    let request = RangeRequest { key: "k".into(), ..Default::default() };
+    let reply = Session::open(&server.url())?.range(request);
+    assert!(reply.is_err(), "it was served: {reply:?}");
+    assert_eq!(server.wait_ended(REFUSAL_DEADLINE)?, DAMAGED, "{}", server.log());
+    let reason = format!("{}: the file is damaged: row 2.0 does not match", store.display());
+    assert!(server.log().contains(&reason), "{}", server.log());
+
+    std::fs::remove_dir_all(server.data_dir().join("member/index"))?;
+    std::fs::create_dir(server.data_dir().join("member/index"))?;
+    server.respawn()?;
+    assert_eq!(server.wait_ended(REFUSAL_DEADLINE)?, DAMAGED, "{}", server.log());
+    assert_eq!(server.log().matches(&reason).count(), 2, "{}", server.log());
+    Ok(())
+}
+
 #[test]
 fn a_second_process_on_a_data_dir_is_refused() -> Outcome {
     let program = quorate()?;

@@ -30,7 +30,7 @@ use tonic::{Request, Status};
 use super::context::Context;
 use super::kv::KvService;
 use super::lease::LeaseService;
-use crate::mvcc::KeyRange;
+use crate::mvcc::{KeyRange, RowsError};
 
 /// What a lease is granted for to who names none, in seconds.
 const SESSION_TTL_S: i64 = 60;
@@ -260,7 +260,8 @@ impl Concurrency {
 
     fn decode(&self, row: &Bytes) -> Result<KeyValue, Status> {
         KeyValue::decode(row.clone()).map_err(|error| {
-            self.context.handle().fail(format!("a stored row cannot be decoded: {error}"));
+            let reason = format!("a stored row cannot be decoded: {error}");
+            self.context.handle().fail(&RowsError::Corrupt(reason));
             super::errors::Refusal::Stopped.into()
         })
     }

@@ -212,8 +212,8 @@ impl Context {
     pub(crate) fn refuse_read(&self, error: ReadError) -> Status {
         match errors::read(error) {
             Ok(refusal) => refusal.into(),
-            Err(reason) => {
-                self.shared.handle.fail(reason);
+            Err(error) => {
+                self.shared.handle.fail(&error);
                 Refusal::Stopped.into()
             }
         }

@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 
 use crate::handle::{ApplyError, RequestError};
 use crate::lease::LeaseError;
-use crate::mvcc::MvccError;
+use crate::mvcc::{MvccError, RowsError};
 use crate::view::ReadError;
 
 /// Why a request gets no reply of its own type.
@@ -153,13 +153,13 @@ impl From<MvccError> for Refusal {
     }
 }
 
-/// The refusal for a read that ended early. A store that cannot be read is not one: the text goes to
+/// The refusal for a read that ended early. A store that cannot be read is not one: it goes to
 /// [`Handle::fail`](crate::handle::Handle::fail).
-pub(crate) fn read(error: ReadError) -> Result<Refusal, String> {
+pub(crate) fn read(error: ReadError) -> Result<Refusal, RowsError> {
     match error {
         ReadError::Compacted => Ok(Refusal::Compacted),
         ReadError::FutureRevision => Ok(Refusal::FutureRevision),
-        ReadError::Rows(error) => Err(error.to_string()),
+        ReadError::Rows(error) => Err(error),
     }
 }
 

@@ -118,7 +118,7 @@ impl WatchStream {
             Ok(true) => Ok(Pulled::More),
             Ok(false) => Ok(Pulled::Behind(scan)),
             Err(error) => {
-                handle.fail(error.to_string());
+                handle.fail(&error);
                 Err(Refusal::Stopped.into())
             }
         }

@@ -36,6 +36,8 @@ pub enum Stop {
     Requested,
     /// Something failed; the text is for a person.
     Failed(String),
+    /// As `Failed`, because the state store is damaged.
+    Damaged(String),
     /// As `Failed`, because the disk is full.
     DiskFull(String),
 }

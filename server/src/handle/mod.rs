@@ -18,7 +18,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use tokio::sync::oneshot;
 
-use crate::mvcc::Rows;
+use crate::mvcc::{Rows, RowsError};
 use crate::replica::{Event, Reply, RequestId};
 use crate::state_machine::{
     Alarm, AlarmKind, ConfChange, ConfChangeKind, Member, quota_cost_bytes, with_id,
@@ -212,9 +212,12 @@ impl Handle {
         self.shared.alarms.read().clone()
     }
 
-    /// Ends the process: `reason` is what a person should read. For failures of the store in a read.
-    pub fn fail(&self, reason: String) {
-        self.shared.mailbox.stop(Stop::Failed(reason));
+    /// Ends the process because a read failed.
+    pub fn fail(&self, error: &RowsError) {
+        let reason = error.to_string();
+        let is_damage = error.is_damage();
+        let stop = if is_damage { Stop::Damaged(reason) } else { Stop::Failed(reason) };
+        self.shared.mailbox.stop(stop);
     }
 
     /// Asks the owner for an orderly end.

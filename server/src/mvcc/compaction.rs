@@ -32,6 +32,8 @@ pub(super) struct Compaction {
     stored: (i64, i64),
     /// The last compaction that the index has been walked for.
     walked: i64,
+    /// The last that began before the start: rows of it may be gone from the store.
+    begun_before: i64,
     finished: i64,
     walk: Option<Walk>,
     /// Rows of compactions whose walk is done, each batch ascending, oldest compaction first.
@@ -58,18 +60,19 @@ struct Batch {
 
 impl Default for Compaction {
     fn default() -> Self {
-        Self::restored(-1, -1)
+        Self::restored(-1, -1, -1)
     }
 }
 
 impl Compaction {
     /// The state after a restart. What was scheduled and not finished is walked again.
-    pub(super) fn restored(scheduled: i64, finished: i64) -> Self {
+    pub(super) fn restored(scheduled: i64, begun: i64, finished: i64) -> Self {
         Self {
             scheduled,
             cut: (scheduled, finished),
             stored: (scheduled, finished),
             walked: finished,
+            begun_before: begun,
             finished,
             walk: None,
             waiting: VecDeque::new(),
@@ -85,6 +88,16 @@ impl Compaction {
 
     pub(super) fn finished(&self) -> i64 {
         self.finished
+    }
+
+    /// The last compaction whose walk has begun, in this life or before; -1 for none.
+    pub(super) fn begun(&self) -> i64 {
+        self.touched().max(self.begun_before)
+    }
+
+    /// The last compaction that the index has lost rows to; -1 for none.
+    pub(super) fn touched(&self) -> i64 {
+        self.walk.as_ref().map_or(self.walked, |walk| walk.revision)
     }
 
     /// Rows that compactions took out of the index since the start.

@@ -108,6 +108,18 @@ impl KeySpace {
         self.compaction.finished()
     }
 
+    /// The last compaction that has begun, be it before the start: rows of it may be gone from the store;
+    /// -1 for none. Above the last finished one, it is not done, or is done again.
+    pub fn begun_compaction(&self) -> i64 {
+        self.compaction.begun()
+    }
+
+    /// The last compaction that the index has lost rows to since it was restored, or before; -1 for none.
+    /// Once it is finished, the index holds every row that is in the store.
+    pub(crate) fn touched_by_compaction(&self) -> i64 {
+        self.compaction.touched()
+    }
+
     /// Live keys.
     pub fn key_count(&self) -> u64 {
         self.index.live()

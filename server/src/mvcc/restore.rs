@@ -17,6 +17,8 @@ pub struct Standing {
     pub revision: i64,
     /// The compaction that readers see; -1 for none.
     pub compact_scheduled: i64,
+    /// The last compaction of which rows may be gone from the store; -1 for none.
+    pub compact_begun: i64,
     /// The last compaction whose deletions are all in the store; -1 for none. Below
     /// `compact_scheduled`, or if the checkpoint is older than it, the compaction is done again.
     pub compact_finished: i64,
@@ -68,8 +70,11 @@ impl Restorer {
 
     /// The key space, with an empty window.
     pub fn finish(self, standing: Standing) -> KeySpace {
-        let compaction =
-            Compaction::restored(standing.compact_scheduled, standing.compact_finished);
+        let compaction = Compaction::restored(
+            standing.compact_scheduled,
+            standing.compact_begun,
+            standing.compact_finished,
+        );
         KeySpace::restored(self.limits, self.index, standing.revision, compaction)
     }
 }

@@ -58,7 +58,8 @@ impl RowKey {
         Self { bytes, tombstone }
     }
 
-    /// Reads a key back from its bytes; `None` if they are not one.
+    /// Reads a key back from its bytes; `None` if they are not one that was ever written: no part of a
+    /// revision is negative, and behind each `sub` there is another.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let tombstone = match bytes.len() {
             Self::LEN_PUT => false,
@@ -70,6 +71,9 @@ impl RowKey {
         }
         let main = i64::from_be_bytes(bytes[..8].try_into().ok()?);
         let sub = i64::from_be_bytes(bytes[9..17].try_into().ok()?);
+        if main < 0 || !(0..i64::MAX).contains(&sub) {
+            return None;
+        }
         Some(Self::new(Revision::new(main, sub), tombstone))
     }
 
@@ -118,5 +122,19 @@ mod tests {
             assert!(tombstone.as_bytes() > key.as_bytes());
         }
         assert_eq!(RowKey::decode(b"short"), None);
+    }
+
+    #[test]
+    fn a_key_that_nobody_can_have_written_is_refused() {
+        let impossible =
+            [(-1, 0), (2, -1), (i64::MIN, i64::MIN), (2, i64::MAX), (i64::MAX, i64::MAX)];
+        for (main, sub) in impossible {
+            for tombstone in [false, true] {
+                let key = RowKey::new(Revision::new(main, sub), tombstone);
+                assert_eq!(RowKey::decode(key.as_bytes()), None, "{key:?}");
+            }
+        }
+        let last = RowKey::new(Revision::new(i64::MAX, i64::MAX - 1), true);
+        assert_eq!(RowKey::decode(last.as_bytes()), Some(last));
     }
 }

@@ -27,14 +27,15 @@ pub trait Rows: Send + Sync {
     /// Appends the stored bytes of the put at each of `revisions` to `out`, in the order given.
     ///
     /// # Errors
-    /// [`RowsError::Missing`] if a row is not there; [`RowsError::Io`] if the store cannot be read.
+    /// [`RowsError::Missing`] if a row is not there; [`RowsError::Corrupt`] and [`RowsError::Io`] if
+    /// the store cannot be read.
     fn get_many(&self, revisions: &[Revision], out: &mut Vec<Bytes>) -> Result<(), RowsError>;
 
     /// Appends up to `rows_max` rows (puts and tombstones) with revision at or above `from`, in
     /// ascending order, to `out`. Fewer than `rows_max` means that there are no more.
     ///
     /// # Errors
-    /// [`RowsError::Io`] if the store cannot be read.
+    /// [`RowsError::Corrupt`] and [`RowsError::Io`] if the store cannot be read.
     fn scan(&self, from: Revision, rows_max: usize, out: &mut Vec<Row>) -> Result<(), RowsError>;
 
     /// As [`Rows::scan`], but also ends with the row that reaches `bounds.bytes_max`, where an
@@ -72,7 +73,17 @@ pub enum RowsError {
     /// The store holds a row that is not one.
     #[error("row {0} in the state store cannot be read")]
     Damaged(Revision),
+    /// The store does not hold what was written to it; the text names the file and what is wrong.
+    #[error("cannot read the state store: {0}")]
+    Corrupt(String),
     /// Reading failed.
     #[error("cannot read the state store: {0}")]
     Io(String),
+}
+
+impl RowsError {
+    /// Whether the store is damaged, rather than the disk unwilling.
+    pub fn is_damage(&self) -> bool {
+        !matches!(self, Self::Io(_))
+    }
 }

@@ -15,10 +15,40 @@ use crate::view::{Pin, View};
 
 /// What has been committed, and how far it has been applied.
 pub(super) struct Progress {
-    pub(super) queue: VecDeque<Entry>,
     pub(super) applied_index: u64,
     pub(super) applied_term: u64,
     pub(super) conf_state: ConfState,
+    /// Committed and not applied.
+    queue: VecDeque<Entry>,
+    queue_bytes: usize,
+}
+
+impl Progress {
+    pub(super) fn new(applied_index: u64, applied_term: u64, conf_state: ConfState) -> Self {
+        Self { applied_index, applied_term, conf_state, queue: VecDeque::new(), queue_bytes: 0 }
+    }
+
+    /// Takes entries that were committed.
+    pub(super) fn committed(&mut self, entries: Vec<Entry>) {
+        self.queue_bytes += entries.iter().map(|entry| entry.data.len()).sum::<usize>();
+        self.queue.extend(entries);
+    }
+
+    /// Whether everything committed is applied.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// What waits to be applied, in bytes.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.queue_bytes
+    }
+
+    fn next(&mut self) -> Option<Entry> {
+        let entry = self.queue.pop_front()?;
+        self.queue_bytes -= entry.data.len();
+        Some(entry)
+    }
 }
 
 /// Hears of entries as they are applied, to measure what a pure room cannot.
@@ -58,7 +88,7 @@ impl Committer<'_> {
     /// [`Fatal`]: the process must end.
     pub(super) fn apply(&mut self, bound_bytes: u64) -> Result<(), Fatal> {
         let mut applied_any = false;
-        while let Some(entry) = self.progress.queue.pop_front() {
+        while let Some(entry) = self.progress.next() {
             if !std::mem::replace(&mut applied_any, true) {
                 self.laps.begin();
             }

@@ -55,6 +55,11 @@ impl Flushing {
         self.flushed_index
     }
 
+    /// The last entry whose effects are there or on their way.
+    pub(super) fn cut_index(&self) -> u64 {
+        self.under_way.as_ref().map_or(self.flushed_index, |batch| batch.applied_index)
+    }
+
     pub(super) fn unflushed_bytes_max(&self) -> u64 {
         self.limits.unflushed_bytes_max
     }
@@ -124,6 +129,7 @@ fn cut_of(progress: &Progress, space: &KeySpace) -> Cut {
         applied_term: progress.applied_term,
         conf_state: progress.conf_state.clone(),
         compact_scheduled: space.compact_revision(),
+        compact_begun: space.begun_compaction(),
         compact_finished: space.finished_compaction(),
     }
 }

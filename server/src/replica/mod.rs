@@ -22,7 +22,6 @@ mod reads;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::consensus::{self, ConfChangeError, Consensus, ConsensusError, SoftState};
@@ -36,7 +35,7 @@ use committer::{Committer, Progress};
 use compaction::{AutoCompactor, CompactionWaits};
 use flushing::Flushing;
 use leases::Leases;
-use proposals::{APPLY_GAP_MAX, Proposals};
+use proposals::{APPLY_GAP_BYTES_MAX, APPLY_GAP_MAX, Proposals};
 use reads::Reads;
 
 pub use committer::{Laps, Unmeasured};
@@ -190,12 +189,8 @@ impl Replica {
         rows: Arc<dyn Rows>,
     ) -> Result<Self, Fatal> {
         let Recovered { log, stored, generation } = recovered;
-        let progress = Progress {
-            queue: VecDeque::new(),
-            applied_index: log.applied_index,
-            applied_term: stored.cut.applied_term,
-            conf_state: stored.cut.conf_state,
-        };
+        let progress =
+            Progress::new(log.applied_index, stored.cut.applied_term, stored.cut.conf_state);
         let flushing = Flushing::new(config.flush, generation, log.applied_index);
         let consensus = Consensus::new(config.consensus.clone(), log)?;
         Ok(Self {
@@ -232,7 +227,9 @@ impl Replica {
         match event {
             Event::Tick { elapsed_ms } => self.tick(elapsed_ms, effects),
             Event::Propose { id, command } => {
-                if self.apply_gap() > APPLY_GAP_MAX {
+                if self.apply_gap() > APPLY_GAP_MAX
+                    || self.progress.waiting_bytes() > APPLY_GAP_BYTES_MAX
+                {
                     let reply = Reply::Failed(RequestError::TooManyRequests);
                     effects.push(Effect::Reply { id, reply });
                 } else {
@@ -305,16 +302,19 @@ impl Replica {
 
     /// Whether [`Replica::settle`] has more to do although no event arrived.
     pub fn has_work(&self) -> bool {
-        let apply = !self.progress.queue.is_empty() && !self.is_apply_paused();
+        let apply = !self.progress.is_idle() && !self.is_apply_paused();
         let space = self.view.compaction_runnable() || self.view.is_evictable();
         apply || self.leases.has_work() || space
     }
 
     /// Cuts a batch with everything applied, if none is under way and anything is left: for an
-    /// orderly stop.
-    pub fn flush_all(&mut self, effects: &mut Vec<Effect>) {
-        self.flushing.hurry();
-        self.flush_if_due(effects);
+    /// orderly stop. `true` when nothing is left: everything applied has been reported as flushed.
+    pub fn flush_all(&mut self, effects: &mut Vec<Effect>) -> bool {
+        if self.flushing.cut_index() < self.progress.applied_index {
+            self.flushing.hurry();
+            self.flush_if_due(effects);
+        }
+        !self.is_flushing() && self.flushing.flushed_index() >= self.progress.applied_index
     }
 
     /// Whether a batch was cut that has not been reported as flushed.
@@ -428,7 +428,7 @@ impl Replica {
         for read in ready.read_states {
             self.reads.confirm(&read.context, read.index, term);
         }
-        self.progress.queue.extend(ready.committed);
+        self.progress.committed(ready.committed);
         if !ready.entries.is_empty() || ready.hard_state.is_some() || ready.sync.is_some() {
             effects.push(Effect::Persist(Persist {
                 entries: ready.entries,
@@ -455,7 +455,7 @@ impl Replica {
     /// was its turn.
     fn campaign_if_alone(&mut self) -> bool {
         let leaderless = self.consensus.soft_state().leader_id == 0;
-        let may = leaderless && self.progress.queue.is_empty() && self.is_alone();
+        let may = leaderless && self.progress.is_idle() && self.is_alone();
         if may {
             self.consensus.campaign();
         }
@@ -494,8 +494,11 @@ impl Replica {
         if !self.view.compaction_runnable() {
             return;
         }
+        let mut space = self.view.write();
+        // Under the lock: whoever pins to keep a compaction from beginning pins under it too.
         let oldest_pin = self.view.oldest_pin();
-        let finished = self.view.write().compact_step(mutants::step(COMPACT_STEP_KEYS), oldest_pin);
+        let finished = space.compact_step(mutants::step(COMPACT_STEP_KEYS), oldest_pin);
+        drop(space);
         if finished.is_some() && !self.compaction_waits.is_empty() {
             self.flushing.hurry();
         }

@@ -10,6 +10,10 @@ use crate::consensus::{Consensus, ProposeError};
 /// The most entries between commit and apply at which proposals are still taken; etcd's bound.
 pub(super) const APPLY_GAP_MAX: u64 = 5000;
 
+/// The most bytes of such entries. What is not committed yet is bounded by raft, and what is applied but
+/// not flushed by [`FlushLimits`](super::FlushLimits).
+pub(super) const APPLY_GAP_BYTES_MAX: usize = 64 << 20;
+
 /// Commands that nobody has answered yet.
 #[derive(Default)]
 pub(super) struct Proposals {

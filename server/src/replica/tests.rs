@@ -9,7 +9,7 @@ use super::*;
 use crate::consensus::bootstrap_entries;
 use crate::mvcc::tests::store::Store;
 use crate::mvcc::{KeySpace, Limits};
-use crate::state_machine::{encode, with_id};
+use crate::state_machine::{FlushBatch, encode, with_id};
 
 mod leases;
 
@@ -28,20 +28,25 @@ struct Lone {
     commands: Vec<Bytes>,
     /// Compactions that nobody asked for.
     compactions: Vec<i64>,
+    /// Batches that were cut, to be reported as flushed.
+    batches: Vec<Event>,
 }
 
 impl Lone {
     fn new() -> Self {
+        Self::with(FlushLimits {
+            batch_bytes: 1 << 20,
+            interval_ticks: 1 << 20,
+            unflushed_bytes_max: 8 << 20,
+        })
+    }
+
+    fn with(flush: FlushLimits) -> Self {
         let member = Member { id: MEMBER_ID, name: "seven".into(), ..Member::default() };
         let (hard_state, entries) = bootstrap_entries(&[(MEMBER_ID, member.encode())]);
         let log = consensus::Recovered { hard_state, entries, ..Default::default() };
         let recovered = Recovered { log, stored: Restored::default(), generation: 1 };
         let view = View::new(KeySpace::new(Limits { window_bytes_max: 1 << 20 }));
-        let flush = FlushLimits {
-            batch_bytes: 1 << 20,
-            interval_ticks: 1 << 20,
-            unflushed_bytes_max: 8 << 20,
-        };
         let config = Config {
             member,
             consensus: consensus::Config::new(MEMBER_ID, 1),
@@ -54,19 +59,24 @@ impl Lone {
             boot_nonce: 1,
         };
         let replica = Replica::new(config, recovered, view, Arc::new(Store::default())).unwrap();
-        Self { replica, unsynced: None, commands: Vec::new(), compactions: Vec::new() }
+        let (commands, compactions, batches) = (Vec::new(), Vec::new(), Vec::new());
+        Self { replica, unsynced: None, commands, compactions, batches }
     }
 
     /// One that leads and has said what it has to say of itself.
     fn leading() -> Self {
-        let mut lone = Self::new();
+        Self::new().lead()
+    }
+
+    fn lead(mut self) -> Self {
+        let lone = &mut self;
         for _ in 0..10 {
             lone.run([]);
             lone.sync();
         }
         assert!(lone.replica.published().leads_alone);
         lone.commands.clear();
-        lone
+        self
     }
 
     /// Hands over events and settles; returns the replies.
@@ -76,6 +86,10 @@ impl Lone {
             self.replica.handle(event, &mut effects).unwrap();
         }
         self.replica.settle(&mut effects).unwrap();
+        self.perform(effects)
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) -> Vec<(RequestId, Reply)> {
         let mut replies = Vec::new();
         for effect in effects {
             match effect {
@@ -84,12 +98,22 @@ impl Lone {
                     self.commands.extend(persist.entries.into_iter().map(|entry| entry.data));
                 }
                 Effect::Reply { id, reply } => replies.push((id, reply)),
-                Effect::PersistConfState { .. } => {}
+                Effect::Flush(FlushBatch { generation, applied_index, .. }) => {
+                    self.batches.push(Event::Flushed { generation, applied_index });
+                }
                 Effect::AutoCompact { revision, .. } => self.compactions.push(revision),
-                Effect::Flush(_) | Effect::ReleaseLog { .. } => panic!("nothing is flushed here"),
+                Effect::PersistConfState { .. } | Effect::ReleaseLog { .. } => {}
             }
         }
         replies
+    }
+
+    /// Whether everything is flushed; if not, what can be is handed to the flusher.
+    fn flush_all(&mut self) -> bool {
+        let mut effects = Vec::new();
+        let is_flushed = self.replica.flush_all(&mut effects);
+        assert!(self.perform(effects).is_empty());
+        is_flushed
     }
 
     /// The disk has everything that was handed to it.
@@ -103,6 +127,59 @@ fn put(id: u64) -> Event {
     let put = pb::PutRequest { key: "k".into(), value: "v".into(), ..Default::default() };
     let command = encode(&pb::InternalRaftRequest { put: Some(put), ..Default::default() });
     Event::Propose { id: RequestId(id), command: with_id(command, id) }
+}
+
+fn put_of(id: u64, value_bytes: usize) -> Event {
+    let value = vec![b'v'; value_bytes].into();
+    let put = pb::PutRequest { key: "k".into(), value, ..Default::default() };
+    let command = encode(&pb::InternalRaftRequest { put: Some(put), ..Default::default() });
+    Event::Propose { id: RequestId(id), command: with_id(command, id) }
+}
+
+/// It ended with the batch that was under way, and what came after that was applied again at the start.
+#[test]
+fn a_flush_of_everything_has_also_what_came_during_the_one_under_way() {
+    let mut lone = Lone::leading();
+    lone.run([put(1)]);
+    lone.sync();
+    assert!(!lone.flush_all());
+    let first = lone.batches.pop().expect("a batch was cut");
+    lone.run([put(2)]);
+    lone.sync();
+    assert!(!lone.flush_all());
+    assert!(lone.batches.is_empty(), "one is under way at a time");
+    lone.run([first]);
+    let second = lone.batches.pop().expect("what came during the first follows it at once");
+    assert!(!lone.flush_all());
+    lone.run([second]);
+    assert!(lone.flush_all());
+    let published = lone.replica.published();
+    assert_eq!(published.flushed_index, published.applied_index);
+    assert!(lone.batches.is_empty(), "and nothing after it");
+}
+
+#[test]
+fn writes_are_refused_while_too_many_bytes_wait_to_be_applied() {
+    const MIB: usize = 1 << 20;
+    let limits = FlushLimits { batch_bytes: 1, interval_ticks: 1 << 20, unflushed_bytes_max: 1 };
+    let mut lone = Lone::with(limits).lead();
+    // From here on the flusher does nothing.
+    let mut refused = 0;
+    for id in 1..=100 {
+        let mut replies = lone.run([put_of(id, MIB)]);
+        replies.append(&mut lone.sync());
+        let is_refusal =
+            |reply: &Reply| matches!(reply, Reply::Failed(RequestError::TooManyRequests));
+        refused += replies.iter().filter(|(_, reply)| is_refusal(reply)).count();
+    }
+    let waiting_bytes = lone.replica.progress.waiting_bytes();
+    assert!((64 * MIB..66 * MIB).contains(&waiting_bytes), "{waiting_bytes}");
+    assert!((25..40).contains(&refused), "{refused}");
+    // It goes on once the flusher does.
+    while let Some(flushed) = lone.batches.pop() {
+        lone.run([flushed]);
+    }
+    assert_eq!(lone.replica.progress.waiting_bytes(), 0);
 }
 
 #[test]

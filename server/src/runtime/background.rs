@@ -83,9 +83,13 @@ impl Worker {
     /// Tells the owner why the process must end.
     pub fn failed(&self, error: &FlusherError) {
         let reason = error.to_string();
-        let is_full = error.is_storage_full();
-        let stop = if is_full { Stop::DiskFull(reason) } else { Stop::Failed(reason) };
-        self.handle.mailbox().stop(stop);
+        self.handle.mailbox().stop(if error.is_storage_full() {
+            Stop::DiskFull(reason)
+        } else if error.is_damage() {
+            Stop::Damaged(reason)
+        } else {
+            Stop::Failed(reason)
+        });
     }
 
     /// The flusher.

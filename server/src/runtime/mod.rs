@@ -10,14 +10,14 @@ mod recovery;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::handle::{Handle, Parts, Watches};
 use crate::mvcc::{DamagedRow, Rows, RowsError};
 use crate::replica::{self, Fatal, Replica};
-use crate::state_machine::RestoreError;
+use crate::state_machine::{FatalError, RestoreError};
 use crate::storage::checkpoint::CheckpointError;
 use crate::storage::data_dir::{DataDir, DataDirError, exit};
 use crate::storage::flusher::{Flusher, FlusherError, FlusherOptions};
@@ -36,6 +36,9 @@ pub use background::{Work, Worker};
 pub use log::SegmentJob;
 pub use owner::{Beside, Owner};
 pub use recovery::{Progress, Recovered, Report, Setup, recover};
+
+/// How often it is looked whether there is room for the reserve, as long as it is not set aside.
+const RESERVE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a member is started with, beside what it recovers.
 pub struct Options {
@@ -117,6 +120,8 @@ pub enum RunError {
     #[error("{0}")]
     Failed(String),
     #[error("{0}")]
+    Damaged(String),
+    #[error("{0}")]
     DiskFull(String),
 }
 
@@ -147,6 +152,7 @@ impl RecoverError {
             )
             | Self::Records(_)
             | Self::Row(_) => exit::STATE_DAMAGED,
+            Self::Rows(error) if error.is_damage() => exit::STATE_DAMAGED,
             Self::Store(_) | Self::Rows(_) | Self::Checkpoint(_) => exit::DISK,
             Self::Gap { .. } => exit::LOG_DAMAGED,
             Self::NothingToContinue { .. } => 1,
@@ -158,7 +164,9 @@ impl RunError {
     /// The exit code of a process that ends for this reason.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Fatal(_) => exit::STATE_DAMAGED,
+            Self::Fatal(Fatal::Apply(FatalError::Rows(error))) if !error.is_damage() => exit::DISK,
+            Self::Fatal(_) | Self::Damaged(_) => exit::STATE_DAMAGED,
+            Self::Flusher(error) if error.is_damage() => exit::STATE_DAMAGED,
             Self::Log(_) | Self::Flusher(_) | Self::Failed(_) | Self::DiskFull(_) => exit::DISK,
         }
     }
@@ -268,11 +276,13 @@ pub fn start(
         .name("owner".into())
         .spawn(move || {
             // Writing the reserve takes as long as the disk needs for 64 MiB: beside, not before.
+            let (running, ended) = mpsc::channel();
             let reserving = std::thread::spawn(move || {
-                reserve.set_aside();
+                reserve.keep_aside(&ended, RESERVE_INTERVAL);
                 reserve
             });
             let result = owner.run(tick);
+            drop(running);
             match reserving.join() {
                 Ok(mut reserve) => reserve.ended(&result),
                 Err(_) => tracing::warn!("the thread that sets space aside panicked"),
@@ -289,18 +299,25 @@ pub fn start(
 pub struct SpareSpace(std::io::Result<Reserve>);
 
 impl SpareSpace {
-    /// Sets the space aside if there is plenty.
-    pub fn set_aside(&mut self) {
+    /// Sets the space aside as soon as there is plenty, looking every `interval` until `ended` has no
+    /// other end any more.
+    fn keep_aside(&mut self, ended: &Receiver<()>, interval: Duration) {
+        while !self.set_aside() && ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {}
+    }
+
+    /// Sets the space aside if there is plenty; whether nothing is left to do.
+    pub fn set_aside(&mut self) -> bool {
         let restored = match &mut self.0 {
             Ok(reserve) => reserve.restore(),
             Err(error) => {
                 tracing::warn!(%error, "cannot look at the reserve file");
-                return;
+                return true;
             }
         };
-        if let Err(error) = restored {
+        restored.unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot set space aside for the day the disk is full");
-        }
+            false
+        })
     }
 
     /// Gives the space up if the member ended because the disk is full: the next start needs room.
@@ -323,7 +340,7 @@ impl RunError {
             Self::Log(error) => error.is_storage_full(),
             Self::Flusher(error) => error.is_storage_full(),
             Self::DiskFull(_) => true,
-            Self::Failed(_) | Self::Fatal(_) => false,
+            Self::Failed(_) | Self::Fatal(_) | Self::Damaged(_) => false,
         }
     }
 }
@@ -347,6 +364,65 @@ fn size(bytes: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mvcc::Revision;
+    use crate::storage::state::RewriteError;
+    use crate::storage::tests::test_fs::TestFs;
+
+    #[test]
+    fn the_reserve_is_set_aside_once_there_is_room() {
+        let fs = TestFs::recording("d");
+        let path = PathBuf::from("d/reserve");
+        fs.say_free(4095);
+        let mut reserve = SpareSpace(Reserve::open(fs.shared(), &path, 1024));
+        let (running, ended) = mpsc::channel();
+        let looked = fs.calls();
+        let reserving = std::thread::spawn(move || {
+            reserve.keep_aside(&ended, Duration::from_millis(1));
+        });
+        while fs.calls() < looked + 3 {
+            std::thread::yield_now();
+        }
+        assert_eq!(fs.file(&path), None);
+        fs.say_free(4096);
+        reserving.join().unwrap();
+        assert_eq!(fs.bytes(&path).len(), 1024);
+        drop(running);
+    }
+
+    #[test]
+    fn nobody_waits_for_the_reserve_of_a_member_that_ends() {
+        let fs = TestFs::recording("d");
+        fs.say_free(0);
+        let mut reserve = SpareSpace(Reserve::open(fs.shared(), "d/reserve".as_ref(), 1024));
+        let (running, ended) = mpsc::channel();
+        drop(running);
+        reserve.keep_aside(&ended, Duration::MAX);
+    }
+
+    #[test]
+    fn damage_found_while_running_does_not_end_like_a_disk_that_refuses() {
+        let damaged = || Fault::Damaged("row 2.0 does not match its checksum".into());
+        let corrupt = || RowsError::Corrupt(damaged().to_string());
+        let io = || RowsError::Io("an I/O error".into());
+        let apply = |error| RunError::Fatal(Fatal::Apply(FatalError::Rows(error)));
+        let rewrite = |fault| {
+            let path = PathBuf::from("state.redb");
+            RunError::Flusher(FlusherError::Rewrite(RewriteError::Store { path, fault }))
+        };
+        for (error, code) in [
+            (apply(corrupt()), exit::STATE_DAMAGED),
+            (apply(RowsError::Missing(Revision::new(2, 0))), exit::STATE_DAMAGED),
+            (apply(io()), exit::DISK),
+            (rewrite(damaged()), exit::STATE_DAMAGED),
+            (rewrite(Fault::Earlier), exit::DISK),
+            (RunError::Damaged(String::new()), exit::STATE_DAMAGED),
+            (RunError::Failed(String::new()), exit::DISK),
+        ] {
+            assert_eq!(error.exit_code(), code, "{error}");
+        }
+        assert_eq!(RecoverError::Rows(corrupt()).exit_code(), exit::STATE_DAMAGED);
+        assert_eq!(RecoverError::Rows(io()).exit_code(), exit::DISK);
+    }
 
     #[test]
     fn a_damaged_or_absent_store_does_not_end_like_a_disk_that_refuses() {

@@ -49,6 +49,7 @@ struct Rounds {
     effects: Vec<Effect>,
     replies: Vec<(oneshot::Sender<Reply>, Reply)>,
     published: Published,
+    is_stopping: bool,
 }
 
 impl Owner<Threads> {
@@ -62,9 +63,6 @@ impl Owner<Threads> {
         while !self.flush_rest()? {
             let delivery = self.handle.mailbox().take(Instant::now() + tick);
             self.take(delivery)?;
-            if !self.is_flushing() {
-                break;
-            }
         }
         self.beside.0.stop()
     }
@@ -125,11 +123,6 @@ impl<B: Beside> Owner<B> {
         self.replica.has_work()
     }
 
-    /// Whether a batch is with the flusher.
-    pub fn is_flushing(&self) -> bool {
-        self.replica.is_flushing()
-    }
-
     /// The leases, as they were applied.
     pub fn lessor(&self) -> &Lessor {
         self.replica.lessor()
@@ -150,6 +143,9 @@ impl<B: Beside> Owner<B> {
     /// # Errors
     /// As [`Owner::round`], and that of `served`.
     pub fn begin_stop(&mut self, served: Result<(), RunError>) -> Result<(), RunError> {
+        // Nothing keeps the view up to date from now on.
+        self.rounds.is_stopping = true;
+        self.handle.status().leads_alone.store(false, Ordering::Release);
         // Whoever still waits is told that the member stopped; what was proposed is unknown.
         let left = self.handle.mailbox().close();
         self.rounds.waiting.clear();
@@ -160,15 +156,15 @@ impl<B: Beside> Owner<B> {
     }
 
     /// Flushes everything applied, so that the next start has nothing to apply again; `true` when
-    /// nothing is being flushed any more.
+    /// nothing is left. Else to be called again after the mailbox had something.
     ///
     /// # Errors
     /// As [`Owner::round`].
     pub fn flush_rest(&mut self) -> Result<bool, RunError> {
         self.round()?;
-        self.replica.flush_all(&mut self.rounds.effects);
+        let is_flushed = self.replica.flush_all(&mut self.rounds.effects);
         self.round()?;
-        Ok(!self.replica.is_flushing())
+        Ok(is_flushed)
     }
 
     /// Takes what the mailbox delivered; `true` if an orderly end was asked for.
@@ -178,6 +174,7 @@ impl<B: Beside> Owner<B> {
     pub fn take(&mut self, delivery: Delivery) -> Result<bool, RunError> {
         match delivery.stop {
             Some(Stop::Failed(reason)) => return Err(RunError::Failed(reason)),
+            Some(Stop::Damaged(reason)) => return Err(RunError::Damaged(reason)),
             Some(Stop::DiskFull(reason)) => return Err(RunError::DiskFull(reason)),
             Some(Stop::Requested) | None => {}
         }
@@ -268,7 +265,8 @@ impl<B: Beside> Owner<B> {
         }
         let status = self.handle.status();
         // Before anything is sent: a read must not take this member for the only leader too long.
-        status.leads_alone.store(published.leads_alone, Ordering::Release);
+        let leads_alone = published.leads_alone && !self.rounds.is_stopping;
+        status.leads_alone.store(leads_alone, Ordering::Release);
         status.term.store(published.term, Ordering::Relaxed);
         status.leader_id.store(published.leader_id, Ordering::Relaxed);
         status.commit_index.store(published.commit_index, Ordering::Relaxed);

@@ -168,6 +168,7 @@ fn try_recover(setup: &Setup, progress: &Progress) -> Result<Recovered, RecoverE
     let standing = Standing {
         revision: opened.revision,
         compact_scheduled: stored.cut.compact_scheduled,
+        compact_begun: stored.cut.compact_begun,
         compact_finished: stored.cut.compact_finished,
     };
     let rows = opened.store.reader();
@@ -240,11 +241,10 @@ fn restore(
         .map(|rejected| format!("{}: {}", rejected.path.display(), rejected.reason))
         .collect();
     // Rows of a compaction beyond the checkpoint may be gone from the store, tombstones among them:
-    // the keys that they ended would come back to life. And while a compaction is unfinished, the
-    // checkpoint may lack rows that are still in the store: nobody would delete them any more.
-    let is_finished = standing.compact_finished == standing.compact_scheduled;
+    // the keys that they ended would come back to life. One that had not begun took nothing yet. And one
+    // that is unfinished is done again: the checkpoint lacks no row that is still in the store.
     let usable = |reader: &CheckpointReader| {
-        is_finished && standing.compact_scheduled <= reader.head().flushed_revision
+        standing.compact_begun <= reader.head().flushed_revision
             || mutants::on(Mutant::OutdatedCheckpoint)
     };
     if let Some(reader) = loaded.reader.filter(usable) {

@@ -12,6 +12,7 @@ use crate::consensus::ConfState;
 const APPLIED_TERM: &[u8] = b"applied_term";
 const CONF_STATE: &[u8] = b"conf_state";
 const COMPACT_SCHEDULED: &[u8] = b"scheduled_compact_revision";
+const COMPACT_BEGUN: &[u8] = b"begun_compact_revision";
 const COMPACT_FINISHED: &[u8] = b"finished_compact_revision";
 
 /// What the meta table says of one moment, flushed together with the applied index.
@@ -23,6 +24,8 @@ pub struct Cut {
     pub conf_state: ConfState,
     /// The revision up to which history is compacted for readers; -1 for never.
     pub compact_scheduled: i64,
+    /// The last compaction of which deletions may be in this or an earlier flush; -1 for none.
+    pub compact_begun: i64,
     /// The last compaction whose deletions are all in this or an earlier flush; -1 for none.
     pub compact_finished: i64,
 }
@@ -44,6 +47,7 @@ impl Cut {
             row(APPLIED_TERM, self.applied_term.to_be_bytes().to_vec()),
             row(CONF_STATE, conf_state.encode_to_vec()),
             row(COMPACT_SCHEDULED, self.compact_scheduled.to_be_bytes().to_vec()),
+            row(COMPACT_BEGUN, self.compact_begun.to_be_bytes().to_vec()),
             row(COMPACT_FINISHED, self.compact_finished.to_be_bytes().to_vec()),
         ]
     }
@@ -55,6 +59,7 @@ impl Default for Cut {
             applied_term: 0,
             conf_state: ConfState::default(),
             compact_scheduled: -1,
+            compact_begun: -1,
             compact_finished: -1,
         }
     }
@@ -124,6 +129,9 @@ impl Restored {
             COMPACT_SCHEDULED => {
                 self.cut.compact_scheduled = i64::from_be_bytes(value.try_into().ok()?);
             }
+            COMPACT_BEGUN => {
+                self.cut.compact_begun = i64::from_be_bytes(value.try_into().ok()?);
+            }
             COMPACT_FINISHED => {
                 self.cut.compact_finished = i64::from_be_bytes(value.try_into().ok()?);
             }
@@ -156,6 +164,7 @@ mod tests {
             applied_term: 7,
             conf_state: ConfState { voters: vec![5], learners: vec![6] },
             compact_scheduled: 40,
+            compact_begun: 35,
             compact_finished: 30,
         };
         let mut rows = machine.take_dirty();

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! add(batch)   step: Busy, Busy, Flushed        at most a few thousand rows per step
-//!              step: Busy, .., Checkpointed     after 64 MiB of flushed rows
+//!              step: Busy, .., Checkpointed     after 64 MiB of flushed rows, before a compaction
 //!              step: Busy, .., Rewritten        when more than half of the file is free
 //!              step: Idle
 //! ```
@@ -23,9 +23,9 @@ use super::state::{
     FlushError, FlushProgress, FlushReport, OpenError, Rewrite, RewriteError, RewriteProgress,
     RewriteReport, StateStore,
 };
-use crate::mutants;
+use crate::mutants::{self, Mutant};
 use crate::state_machine::FlushBatch;
-use crate::view::{CheckpointRead, ReadError, View};
+use crate::view::{CheckpointRead, CompactionHold, View};
 
 /// Rows and deletions that one step of a flush writes: some milliseconds.
 const FLUSH_STEP_ROWS: usize = 4000;
@@ -69,7 +69,10 @@ pub struct Flusher {
 #[derive(Default)]
 struct Checkpointing {
     under_way: Option<(CheckpointRead, CheckpointWriter)>,
-    is_wanted: bool,
+    /// The next one is wanted. It begins when the compactions are finished that have begun.
+    wanted: Option<CompactionHold>,
+    /// The revision at which the last one was begun, whatever became of it.
+    tried_at: i64,
     flushed_bytes: u64,
     /// The revision of the newest one; 0 for none.
     revision: i64,
@@ -138,6 +141,25 @@ impl FlusherError {
     }
 }
 
+impl Checkpointing {
+    /// Whether one is wanted that can be begun, or must be given up.
+    fn may_begin(&self) -> bool {
+        self.wanted.as_ref().is_some_and(|hold| hold.is_settled() || !hold.is_valid())
+    }
+}
+
+impl FlusherError {
+    /// Whether the state store does not hold what was written to it.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Flush(FlushError::Failed { fault, .. })
+            | Self::Rewrite(RewriteError::Store { fault, .. })
+            | Self::Close(OpenError::Failed { fault, .. }) => fault.is_damage(),
+            _ => false,
+        }
+    }
+}
+
 impl Flusher {
     /// A flusher for `store`. `checkpoint_revision` is that of the checkpoint from which the index
     /// was restored, 0 for none.
@@ -149,7 +171,7 @@ impl Flusher {
     ) -> Self {
         let checkpoint =
             Checkpointing { revision: checkpoint_revision, ..Checkpointing::default() };
-        Self {
+        let mut flusher = Self {
             fs,
             options,
             view,
@@ -158,7 +180,12 @@ impl Flusher {
             is_flushing: false,
             checkpoint,
             rewrite: Rewriting::default(),
+        };
+        // A compaction that the store knows of begins as soon as the owner does.
+        if flusher.is_outdated(false) {
+            flusher.request_checkpoint();
         }
+        flusher
     }
 
     /// Takes the next batch.
@@ -177,7 +204,9 @@ impl Flusher {
 
     /// Asks for a checkpoint, if anything was flushed since the last one.
     pub fn request_checkpoint(&mut self) {
-        self.checkpoint.is_wanted |= self.store.revision() > self.checkpoint.revision;
+        if self.store.revision() > self.checkpoint.revision && self.checkpoint.wanted.is_none() {
+            self.checkpoint.wanted = Some(self.view.hold_compactions());
+        }
     }
 
     /// What is under way, a flush before a checkpoint before a rewrite; `None` between two works.
@@ -215,7 +244,7 @@ impl Flusher {
             self.is_flushing = true;
             return Ok(Step::Busy);
         }
-        if self.checkpoint.under_way.is_some() || self.checkpoint.is_wanted {
+        if self.checkpoint.under_way.is_some() || self.checkpoint.may_begin() {
             return self.checkpoint_step();
         }
         if self.rewrite.under_way.is_some() || self.is_rewrite_due() {
@@ -240,14 +269,22 @@ impl Flusher {
         self.is_flushing = false;
         self.rewrite.pause_flushes = self.rewrite.pause_flushes.saturating_sub(1);
         self.checkpoint.flushed_bytes += report.bytes;
-        // A checkpoint below the compact revision is useless: it may hold keys whose tombstone is
-        // gone from the store. So each finished compaction asks for a new one.
-        let outdated =
-            self.checkpoint.revision < self.view.compact_revision() && !report.deletions.is_empty();
-        if self.checkpoint.flushed_bytes >= self.options.checkpoint_bytes || outdated {
+        if self.checkpoint.flushed_bytes >= self.options.checkpoint_bytes
+            || self.is_outdated(!report.deletions.is_empty())
+        {
             self.request_checkpoint();
         }
         Ok(Step::Flushed(report))
+    }
+
+    /// Whether a compaction makes the last checkpoint useless: it may hold keys whose tombstone goes from
+    /// the store. So a new one is written before the owner hears of the flush that lets the compaction
+    /// begin, and, if that failed, once more when rows were deleted.
+    fn is_outdated(&self, has_deleted: bool) -> bool {
+        let compact_revision = self.view.compact_revision();
+        let is_new =
+            self.checkpoint.tried_at < compact_revision && !mutants::on(Mutant::OutdatedCheckpoint);
+        self.checkpoint.revision < compact_revision && (is_new || has_deleted)
     }
 
     /// A full disk has no room for what is only a shortcut: the store goes on in the space it has.
@@ -283,18 +320,16 @@ impl Flusher {
     }
 
     fn begin_checkpoint(&mut self) -> Result<Step, FlusherError> {
-        self.checkpoint.is_wanted = false;
-        self.checkpoint.flushed_bytes = 0;
+        let Some(hold) = self.checkpoint.wanted.take() else { return Ok(Step::Busy) };
         let flushed_revision = self.store.revision();
-        let read = match self.view.checkpoint(flushed_revision) {
-            Ok(read) => read,
-            // A compaction overtook the store; the next flush will be beyond it.
-            Err(ReadError::Compacted) => return Ok(Step::Busy),
-            Err(error) => return Ok(self.skip_checkpoint(&error.to_string())),
-        };
+        (self.checkpoint.flushed_bytes, self.checkpoint.tried_at) = (0, flushed_revision);
+        if !hold.is_valid() {
+            return Ok(self.skip_checkpoint("a compaction took too long"));
+        }
+        let read = hold.checkpoint(flushed_revision);
         let head = CheckpointHead {
             flushed_revision,
-            compact_revision: self.view.finished_compaction(),
+            compact_revision: read.compact_revision(),
             generation: self.store.generation(),
             cluster_id: self.options.cluster_id,
         };

@@ -11,4 +11,4 @@ pub mod state;
 pub mod wal;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

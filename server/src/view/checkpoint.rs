@@ -1,4 +1,15 @@
 //! A checkpoint of the index as of one revision, in steps, while writes go on.
+//!
+//! A start that uses a checkpoint does again what was compacted after it. That needs every row that is in
+//! the store: one that the index had dropped before, but that was still to be deleted from the store,
+//! would never be deleted. So a checkpoint is written between two compactions, and it keeps the next one
+//! from beginning.
+//!
+//! ```text
+//! compaction 7   index drops ... deletions flushed |
+//!       hold            waits for 7                | settled: checkpoint | dropped
+//! compaction 9                 scheduled                                 | index drops ...
+//! ```
 
 use std::sync::Arc;
 
@@ -11,22 +22,58 @@ use crate::mvcc::Revision;
 /// Keys in one chunk: few, because a key may have a long history.
 const CHUNK_KEYS: usize = if cfg!(test) { 5 } else { 100 };
 
+/// Keeps compactions from beginning; see [`View::hold_compactions`].
+pub struct CompactionHold {
+    view: Arc<View>,
+    /// At the last compaction that the index lost rows to: it lets that one go on, and no other begin.
+    pin: Pin,
+}
+
 /// A checkpoint being written.
 pub struct CheckpointRead {
-    view: Arc<View>,
-    pin: Pin,
+    hold: CompactionHold,
+    revision: i64,
     after: Option<Bytes>,
 }
 
-impl CheckpointRead {
-    pub(super) fn new(view: Arc<View>, revision: i64) -> Result<Self, ReadError> {
-        let pin = view.pin(revision)?;
-        Ok(Self { view, pin, after: None })
+impl CompactionHold {
+    pub(super) fn new(view: Arc<View>) -> Self {
+        // Under the lock, so that none begins between the look and the pin.
+        let space = view.read();
+        let pin = Pin::new(view.clone(), space.touched_by_compaction());
+        drop(space);
+        Self { view, pin }
     }
 
+    /// Whether it still holds: like a pin it expires.
+    pub fn is_valid(&self) -> bool {
+        self.pin.is_valid()
+    }
+
+    /// Whether the compaction that the index lost rows to is finished: it has every row of the store.
+    pub fn is_settled(&self) -> bool {
+        self.view.finished_compaction() >= self.pin.revision()
+    }
+
+    /// Starts to write a checkpoint of the index as of `revision`, which is flushed.
+    ///
+    /// # Panics
+    /// If it is not settled: the checkpoint would miss rows.
+    pub fn checkpoint(self, revision: i64) -> CheckpointRead {
+        assert!(self.is_settled(), "a checkpoint is written between two compactions");
+        CheckpointRead { hold: self, revision, after: None }
+    }
+}
+
+impl CheckpointRead {
     /// The revision of the checkpoint.
     pub fn revision(&self) -> i64 {
-        self.pin.revision()
+        self.revision
+    }
+
+    /// The last compaction that it knows of; -1 for none.
+    pub fn compact_revision(&self) -> i64 {
+        self.hold.pin.revision()
     }
 
     /// Appends the next chunk to `out`; `false` when it was the last one.
@@ -34,8 +81,8 @@ impl CheckpointRead {
     /// # Errors
     /// `Compacted` if it took longer than a pin lasts: begin again.
     pub fn step(&mut self, out: &mut Vec<u8>) -> Result<bool, ReadError> {
-        let upto = Revision::end_of(self.pin.revision());
-        let space = self.view.read_pinned(&self.pin)?;
+        let upto = Revision::end_of(self.revision);
+        let space = self.hold.view.read_pinned(&self.hold.pin)?;
         self.after =
             space.index().encode_slice(self.after.as_deref(), mutants::step(CHUNK_KEYS), upto, out);
         Ok(self.after.is_some())

@@ -39,7 +39,7 @@ use crate::mvcc::{
     Sizes, Unflushed,
 };
 
-pub use checkpoint::CheckpointRead;
+pub use checkpoint::{CheckpointRead, CompactionHold};
 pub use compare::CompareRead;
 pub use hash::{HashRead, HashResult};
 pub use history::{History, HistoryRead};
@@ -176,6 +176,11 @@ impl View {
         self.read().finished_compaction()
     }
 
+    /// See [`KeySpace::begun_compaction`].
+    pub fn begun_compaction(&self) -> i64 {
+        self.read().begun_compaction()
+    }
+
     /// See [`KeySpace::sizes`].
     pub fn sizes(&self) -> Sizes {
         self.read().sizes()
@@ -283,12 +288,10 @@ impl View {
         Arc::new(History::new(self.clone()))
     }
 
-    /// Starts to write a checkpoint of the index as of `revision`.
-    ///
-    /// # Errors
-    /// As [`View::pin`].
-    pub fn checkpoint(self: &Arc<Self>, revision: i64) -> Result<CheckpointRead, ReadError> {
-        CheckpointRead::new(self.clone(), revision)
+    /// Keeps every compaction that has not begun from beginning, until the hold is dropped or expires
+    /// like any pin.
+    pub fn hold_compactions(self: &Arc<Self>) -> CompactionHold {
+        CompactionHold::new(self.clone())
     }
 
     /// One tick of the owner's clock; pins older than their bound expire.

@@ -117,12 +117,15 @@ impl Iterator for CheckpointReader {
 /// those that are of no use and what interrupted writers left.
 ///
 /// # Errors
-/// The folder cannot be read.
+/// The folder cannot be synced or read.
 pub fn load_newest(
     fs: &SharedFs,
     folder: &Path,
     wanted: Wanted,
 ) -> Result<Loaded, CheckpointError> {
+    // A process that was killed may have left the name of the newest in memory only. What is deleted from
+    // the store from now on may rely on it.
+    fs.sync_dir(folder).map_err(failed(folder, "sync"))?;
     let names = fs.read_dir(folder).map_err(failed(folder, "read"))?;
     let mut loaded = Loaded { reader: None, rejected: Vec::new() };
     // Names sort by revision; the newest come first.

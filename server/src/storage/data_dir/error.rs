@@ -15,7 +15,7 @@ use crate::storage::wal::{Metadata, WalError};
 /// | 11 | it is a data dir of etcd |
 /// | 12 | it belongs to another cluster |
 /// | 13 | it belongs to another member |
-/// | 14 | a newer version wrote it |
+/// | 14 | a newer version wrote it, or the state store is of another one |
 /// | 15 | its identity is damaged or gone |
 /// | 16 | it is not a folder |
 /// | 17 | the process may not use it |
@@ -32,7 +32,7 @@ pub mod exit {
     pub const OTHER_CLUSTER: u8 = 12;
     /// It belongs to another member.
     pub const OTHER_MEMBER: u8 = 13;
-    /// A newer version wrote it.
+    /// A newer version wrote it, or the state store is of another one.
     pub const NEWER_FORMAT: u8 = 14;
     /// Its identity is damaged or gone.
     pub const IDENTITY_DAMAGED: u8 = 15;

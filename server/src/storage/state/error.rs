@@ -14,7 +14,7 @@ pub enum Fault {
     /// The file does not hold what it must.
     #[error("the file is damaged: {0}; replace this member, or restore it from a backup")]
     Damaged(String),
-    /// The file has a format of a later version.
+    /// The file has a format of another version.
     #[error("the file has the unknown format {0}")]
     Format(u64),
     /// An operation before this one failed; its error has the reason.
@@ -23,6 +23,11 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether the file does not hold what was written to it.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged(_) | Self::Format(_))
+    }
+
     /// Whether the file system is full.
     pub fn is_storage_full(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::StorageFull)
@@ -83,14 +88,18 @@ pub enum OpenError {
         /// Where it should be.
         path: PathBuf,
     },
-    /// A later version wrote it: run that version, or restore a backup.
-    #[error("the state store {} has format {found}, and this version reads up to {known}", path.display())]
+    /// Another version wrote it: run that version, or restore a backup.
+    #[error(
+        "the state store {} has format {found}, and this version reads format {known} only; start it \
+         with the version that wrote it",
+        path.display()
+    )]
     Format {
         /// The file.
         path: PathBuf,
         /// Its format.
         found: u64,
-        /// The newest format that this version reads.
+        /// The format that this version reads.
         known: u64,
     },
     /// It belongs to another cluster or another member.

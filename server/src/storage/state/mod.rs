@@ -12,19 +12,19 @@
 //! - One writer: [`StateStore`] is owned by the flusher's thread. Its work comes in steps (a *flush*, a
 //!   *rewrite*), so that a simulator can interleave them with anything else.
 //! - Any number of readers: a [`StoreReader`] opens a transaction per call and holds nothing between.
+//! - Every value carries a checksum that each read verifies; one that does not match is final too.
 //! - An I/O error is final: the store takes no further call, and the process ends with the reason.
 //!
 //! redb itself runs on [`FileSystem`](crate::storage::fs::FileSystem), through a small back end.
 
 mod backend;
-#[cfg(test)]
-pub(in crate::storage) mod crash_fs;
 mod error;
 mod flush;
 mod open;
 mod policy;
 mod reader;
 mod rewrite;
+mod seal;
 mod tables;
 #[cfg(test)]
 mod tests;

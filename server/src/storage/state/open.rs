@@ -13,15 +13,13 @@ use redb::ReadableDatabase;
 use super::backend::{FileOptions, OpenFile, open_file};
 use super::error::{Fault, OpenError};
 use super::reader::Shared;
-use super::tables::{self, FORMAT, Header};
+use super::tables::{self, FORMAT, Header, REVISION_FIRST};
 use super::{Identity, Opened, StateStore, StoreOptions};
+use crate::storage::data_dir::parent;
 use crate::storage::fs::{FileSystem, OpenMode, SharedFs};
 
 /// What redb may keep in memory of a file that is only created, in bytes.
 const CREATE_CACHE_BYTES: usize = 1 << 20;
-
-/// The revision of a store in which nothing happened.
-const REVISION_FIRST: i64 = 1;
 
 impl StateStore {
     /// Opens the store at `path`, in a folder that exists.
@@ -34,7 +32,7 @@ impl StateStore {
             |action| move |fault: Fault| OpenError::Failed { path: path.to_owned(), action, fault };
         remove_if_there(&*fs, &part_path(path)).map_err(failed("clean up beside"))?;
         // A process that was killed may have left the name of a rewritten store in memory only.
-        fs.sync_dir(folder(path)).map_err(|error| failed("sync the folder of")(error.into()))?;
+        fs.sync_dir(parent(path)).map_err(|error| failed("sync the folder of")(error.into()))?;
         let exists = fs.exists(path).map_err(|error| failed("find")(error.into()))?;
         if !exists {
             if !options.create {
@@ -104,7 +102,7 @@ fn create(fs: &dyn FileSystem, path: &Path, options: &StoreOptions) -> Result<()
 pub(super) fn install(fs: &dyn FileSystem, part: &Path, path: &Path) -> Result<(), Fault> {
     fs.open(part, OpenMode::Existing)?.sync_data()?;
     fs.rename(part, path)?;
-    Ok(fs.sync_dir(folder(path))?)
+    Ok(fs.sync_dir(parent(path))?)
 }
 
 /// Where a store is built before it takes its place.
@@ -120,14 +118,6 @@ pub(super) fn remove_if_there(fs: &dyn FileSystem, path: &Path) -> Result<(), Fa
         fs.remove_file(path)?;
     }
     Ok(())
-}
-
-/// The folder of a file.
-pub(super) fn folder(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }
 
 fn unreadable(path: &Path, fault: Fault) -> OpenError {

@@ -14,6 +14,7 @@ use parking_lot::RwLock;
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable};
 
 use super::error::Fault;
+use super::seal::unseal;
 use super::tables::{REVISIONS, runs, worth_a_walk};
 use crate::mvcc::{Revision, Row, RowKey, Rows, RowsError, ScanBounds};
 
@@ -73,7 +74,8 @@ impl StoreReader {
     }
 
     fn error(&self, fault: &Fault) -> RowsError {
-        RowsError::Io(format!("{}: {fault}", self.shared.path.display()))
+        let text = format!("{}: {fault}", self.shared.path.display());
+        if fault.is_damage() { RowsError::Corrupt(text) } else { RowsError::Io(text) }
     }
 }
 
@@ -117,10 +119,10 @@ pub(super) fn scan(
         if rows >= bounds.rows_max || bytes >= bounds.bytes_max {
             return Ok(true);
         }
-        let (key, stored) = pair?;
+        let (key, sealed) = pair?;
         let key = RowKey::decode(key.value())
             .ok_or_else(|| Fault::Damaged(format!("{:?} is not a row key", key.value())))?;
-        let stored = Bytes::copy_from_slice(stored.value());
+        let stored = stored(&key, sealed.value())?;
         rows += 1;
         bytes += stored.len();
         out.push(Row { key, stored });
@@ -177,7 +179,7 @@ fn search(
     for &revision in run {
         let key = RowKey::new(revision, false);
         match ReadableTable::get(table, key.as_bytes())? {
-            Some(stored) => out.push(Bytes::copy_from_slice(stored.value())),
+            Some(sealed) => out.push(stored(&key, sealed.value())?),
             None => return Ok(Some(revision)),
         }
     }
@@ -193,7 +195,7 @@ fn walk(
     let (first, last) = (RowKey::new(first, false), RowKey::new(last, false));
     let mut wanted = run.iter().copied().peekable();
     for pair in ReadableTable::range(table, first.as_bytes()..=last.as_bytes())? {
-        let (key, stored) = pair?;
+        let (key, sealed) = pair?;
         // The same revision may be asked for twice.
         while let Some(&revision) = wanted.peek() {
             let sought = RowKey::new(revision, false);
@@ -203,9 +205,15 @@ fn walk(
             if sought.as_bytes() != key.value() {
                 break;
             }
-            out.push(Bytes::copy_from_slice(stored.value()));
+            out.push(stored(&sought, sealed.value())?);
             wanted.next();
         }
     }
     Ok(wanted.next())
+}
+
+/// The stored bytes of the row at `key`: the one copy out of redb's page.
+fn stored(key: &RowKey, sealed: &[u8]) -> Result<Bytes, Fault> {
+    let stored = unseal(key.as_bytes(), sealed, || format!("row {key:?}"))?;
+    Ok(Bytes::copy_from_slice(stored))
 }

@@ -21,10 +21,11 @@ use redb::{Database, Durability, ReadableDatabase};
 use super::StateStore;
 use super::backend::{FileOptions, Meter, OpenFile, open_file};
 use super::error::{Fault, RewriteError};
-use super::open::{folder, part_path, remove_if_there};
+use super::open::{part_path, remove_if_there};
 use super::reader::scan;
 use super::tables::{self, Appended, Header};
 use crate::mvcc::{Revision, Row, RowKey, ScanBounds};
+use crate::storage::data_dir::parent;
 use crate::storage::fs::{OpenMode, SharedFs};
 
 /// What redb may keep in memory of the copy while it is written, in bytes.
@@ -89,7 +90,7 @@ impl Rewrite {
         }
         let copy_failed = |fault| RewriteError::Copy { path: part.clone(), fault };
         let needed_bytes = store.space().live_bytes + RESERVE_BYTES;
-        let space = store.fs.space(folder(&path)).map_err(|error| copy_failed(error.into()))?;
+        let space = store.fs.space(parent(&path)).map_err(|error| copy_failed(error.into()))?;
         if space.free_bytes < needed_bytes {
             let free_bytes = space.free_bytes;
             return Err(RewriteError::NoRoom { path, needed_bytes, free_bytes });
@@ -185,7 +186,7 @@ impl Rewrite {
         let swapped = self
             .fs
             .rename(&self.part, &self.path)
-            .and_then(|()| self.fs.sync_dir(folder(&self.path)));
+            .and_then(|()| self.fs.sync_dir(parent(&self.path)));
         if let Err(error) = swapped {
             store.shared.fail();
             return Err(self.store_failed(error.into()));

@@ -1,10 +1,12 @@
 //! What is inside the file: tables, the store's own header, and what a row costs.
 //!
 //! ```text
-//! revisions        row key -> stored bytes           one per change of a key, appended in order
-//! store            name -> number                    the header below
-//! meta, members…   key -> value                      the small tables, as the state machine wrote them
+//! revisions        row key -> stored bytes, sealed   one per change of a key, appended in order
+//! store            name -> number                    the header below, with a checksum over all of it
+//! meta, members…   key -> value, sealed              the small tables, as the state machine wrote them
 //! ```
+//!
+//! [`seal`] says what sealed is.
 
 use std::ops::Bound;
 
@@ -15,11 +17,13 @@ use redb::{
 };
 
 use super::error::{Fault, Refusal};
+use super::seal::{SEAL_BYTES, seal, unseal};
 use crate::mvcc::{Row, RowKey};
 use crate::state_machine::{Table, TableRow};
 
-/// The format that this version writes, and the newest that it reads.
-pub(super) const FORMAT: u64 = 1;
+/// The format that this version writes, and the only one that it reads. In format 1, which no release
+/// wrote, values had no checksums.
+pub(super) const FORMAT: u64 = 2;
 
 /// The most revisions between two keys that are worth walking over rather than searching again.
 /// Measured: walking costs a fifth of searching, and a leaf holds a dozen rows of 300 bytes.
@@ -37,6 +41,12 @@ const PAGE_BYTES: u64 = 4096;
 const LEAF_BYTES: u64 = 4;
 const BRANCH_BYTES: u64 = 64;
 const PAIR_BYTES: u64 = 8;
+
+/// The revision of a store in which nothing happened.
+pub(super) const REVISION_FIRST: i64 = 1;
+
+/// The name of the checksum over the other numbers of the header.
+const CHECKSUM: &str = "checksum";
 
 pub(super) const REVISIONS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("revisions");
 const STORE: TableDefinition<'_, &str, u64> = TableDefinition::new("store");
@@ -76,12 +86,14 @@ impl Header {
                 .ok_or_else(|| Fault::Damaged(format!("it has no {name}")))
         };
         let format = number("format")?;
-        if format > FORMAT {
+        if format != FORMAT {
             return Err(Fault::Format(format));
         }
         let revision = i64::try_from(number("revision")?)
-            .map_err(|_| Fault::Damaged("its revision is out of range".into()))?;
-        Ok(Self {
+            .ok()
+            .filter(|revision| (REVISION_FIRST..i64::MAX).contains(revision))
+            .ok_or_else(|| Fault::Damaged("its revision is out of range".into()))?;
+        let header = Self {
             identity: Identity {
                 cluster_id: number("cluster_id")?,
                 incarnation: number("incarnation")?,
@@ -92,7 +104,11 @@ impl Header {
             live_bytes: number("live_bytes")?,
             dense_file_bytes: number("dense_file_bytes")?,
             dense_live_bytes: number("dense_live_bytes")?,
-        })
+        };
+        if number(CHECKSUM)? != header.checksum() {
+            return Err(Fault::Damaged("its header does not match its checksum".into()));
+        }
+        Ok(header)
     }
 
     /// What the live rows take, by how dense the last rewrite made them; at most four times their sum,
@@ -110,7 +126,15 @@ impl Header {
     /// Writes the header as part of `transaction`.
     pub(super) fn write(&self, transaction: &WriteTransaction) -> Result<(), Fault> {
         let mut table = transaction.open_table(STORE)?;
-        let numbers = [
+        for (name, number) in self.numbers() {
+            table.insert(name, number)?;
+        }
+        table.insert(CHECKSUM, self.checksum())?;
+        Ok(())
+    }
+
+    fn numbers(&self) -> [(&'static str, u64); 9] {
+        [
             ("format", FORMAT),
             ("cluster_id", self.identity.cluster_id),
             ("incarnation", self.identity.incarnation),
@@ -120,11 +144,16 @@ impl Header {
             ("live_bytes", self.live_bytes),
             ("dense_file_bytes", self.dense_file_bytes),
             ("dense_live_bytes", self.dense_live_bytes),
-        ];
-        for (name, number) in numbers {
-            table.insert(name, number)?;
-        }
-        Ok(())
+        ]
+    }
+
+    /// CRC-32C over names and numbers.
+    fn checksum(&self) -> u64 {
+        let sum = self.numbers().into_iter().fold(0, |sum, (name, number)| {
+            let sum = crc32c::crc32c_append(sum, name.as_bytes());
+            crc32c::crc32c_append(sum, &number.to_le_bytes())
+        });
+        sum.into()
     }
 }
 
@@ -158,8 +187,10 @@ pub(super) fn append_rows(transaction: &WriteTransaction, rows: &[Row]) -> Resul
     let mut table = transaction.open_table(REVISIONS).map_err(Fault::from)?;
     let mut cursor = table.upper_bound_mut(Bound::<&[u8]>::Unbounded).map_err(Fault::from)?;
     let mut cost_bytes = 0;
+    let mut buffer = Vec::new();
     for row in rows {
-        match cursor.insert_before(row.key.as_bytes(), row.stored.as_ref()) {
+        let key = row.key.as_bytes();
+        match cursor.insert_before(key, seal(key, &row.stored, &mut buffer)) {
             Ok(()) => cost_bytes += row_cost_bytes(&row.key, row.stored.len()),
             Err(redb::CursorError::UnorderedKey) => {
                 return Err(Appended::Refused(Refusal::Row(row.key)));
@@ -193,8 +224,8 @@ pub(super) fn delete_rows(transaction: &WriteTransaction, keys: &[RowKey]) -> Re
         let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
         if !worth_a_walk(run) {
             for key in run {
-                if let Some(stored) = table.remove(key.as_bytes())? {
-                    cost_bytes += row_cost_bytes(key, stored.value().len());
+                if let Some(sealed) = table.remove(key.as_bytes())? {
+                    cost_bytes += pair_cost_bytes(key.as_bytes().len() + sealed.value().len());
                 }
             }
             continue;
@@ -205,8 +236,8 @@ pub(super) fn delete_rows(transaction: &WriteTransaction, keys: &[RowKey]) -> Re
             wanted.next_if(|key| key.as_bytes() == found).is_some()
         })?;
         for pair in extracted {
-            let (key, stored) = pair?;
-            cost_bytes += pair_cost_bytes(key.value().len() + stored.value().len());
+            let (key, sealed) = pair?;
+            cost_bytes += pair_cost_bytes(key.value().len() + sealed.value().len());
         }
     }
     Ok(cost_bytes)
@@ -217,11 +248,13 @@ pub(super) fn write_tables(
     transaction: &WriteTransaction,
     records: &[TableRow],
 ) -> Result<(), Fault> {
+    let mut buffer = Vec::new();
     for record in records {
         let mut table = transaction.open_table(small(record.table))?;
+        let key = record.key.as_ref();
         match &record.value {
-            Some(value) => drop(table.insert(record.key.as_ref(), value.as_ref())?),
-            None => drop(table.remove(record.key.as_ref())?),
+            Some(value) => drop(table.insert(key, seal(key, value, &mut buffer))?),
+            None => drop(table.remove(key)?),
         }
     }
     Ok(())
@@ -238,12 +271,13 @@ pub(super) fn read_tables(transaction: &ReadTransaction) -> Result<Vec<TableRow>
             Err(error) => return Err(error.into()),
         };
         for pair in opened.iter()? {
-            let (key, value) = pair?;
-            records.push(TableRow {
-                table,
-                key: Bytes::copy_from_slice(key.value()),
-                value: Some(Bytes::copy_from_slice(value.value())),
-            });
+            let (key, sealed) = pair?;
+            let key = Bytes::copy_from_slice(key.value());
+            let value = unseal(&key, sealed.value(), || {
+                format!("record {key:?} of table {}", table.name())
+            })?;
+            let value = Some(Bytes::copy_from_slice(value));
+            records.push(TableRow { table, key, value });
         }
     }
     Ok(records)
@@ -256,7 +290,7 @@ fn small(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]>
 /// What a row takes in a file that was loaded in order, in bytes: its share of a leaf full of rows of
 /// its size, or its own pages, of which redb takes a power of two.
 pub(super) fn row_cost_bytes(key: &RowKey, stored_bytes: usize) -> u64 {
-    pair_cost_bytes(key.as_bytes().len() + stored_bytes)
+    pair_cost_bytes(key.as_bytes().len() + stored_bytes + SEAL_BYTES)
 }
 
 fn pair_cost_bytes(pair_bytes: usize) -> u64 {

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::crash_fs::{CrashFs, Failure, Survivors};
 use super::*;
 use crate::mvcc::{Revision, Row, RowKey, Rows, RowsError};
 use crate::state_machine::{FlushBatch, Table, TableRow};
+use crate::storage::tests::test_fs::{Failure, Survivors, TestFs};
 
 const PATH: &str = "member/state.redb";
 
@@ -25,7 +25,7 @@ fn options() -> StoreOptions {
     }
 }
 
-fn open(fs: &Arc<CrashFs>) -> Opened {
+fn open(fs: &TestFs) -> Opened {
     StateStore::open(fs.shared(), Path::new(PATH), &options()).unwrap()
 }
 
@@ -114,7 +114,7 @@ fn rewrite(store: &mut StateStore, rows_max: usize) -> Result<RewriteReport, Rew
 
 /// Flushes, rewrites with flushes between the steps, closes, reopens; marks each batch as it is
 /// acknowledged.
-fn workload(fs: &Arc<CrashFs>, acknowledged: &mut u64) -> Result<(), Box<dyn std::error::Error>> {
+fn workload(fs: &TestFs, acknowledged: &mut u64) -> Result<(), Box<dyn std::error::Error>> {
     let mut store = StateStore::open(fs.shared(), Path::new(PATH), &options())?.store;
     let mut flush = |store: &mut StateStore, number: u64| -> Result<(), FlushError> {
         store.begin_flush(batch(number))?;
@@ -160,7 +160,7 @@ fn check(opened: &Opened, models: &[Model], acknowledged: u64, context: &str) {
 #[test]
 fn a_crash_before_any_change_leaves_a_whole_batch_at_or_after_the_acknowledged_one() {
     let models = models();
-    let fs = CrashFs::new();
+    let fs = TestFs::recording("member");
     workload(&fs, &mut 0).unwrap();
     type Choice = fn(u64) -> Survivors;
     let choices: [Choice; 4] = [
@@ -170,7 +170,7 @@ fn a_crash_before_any_change_leaves_a_whole_batch_at_or_after_the_acknowledged_o
         |cut| Survivors::Some(cut * 7919 + 2),
     ];
     for (choice, survivors) in choices.into_iter().enumerate() {
-        let fs = CrashFs::new();
+        let fs = TestFs::recording("member");
         workload(&fs, &mut 0).unwrap();
         fs.cuts(survivors, |cut, acknowledged, left| {
             let context = format!("cut {cut} of choice {choice}");
@@ -188,19 +188,19 @@ fn a_crash_before_any_change_leaves_a_whole_batch_at_or_after_the_acknowledged_o
 #[test]
 fn a_call_that_fails_ends_the_store_with_an_error_and_loses_nothing_acknowledged() {
     let models = models();
-    let fs = CrashFs::new();
+    let fs = TestFs::recording("member");
     workload(&fs, &mut 0).unwrap();
     let calls = fs.calls();
     for (kind, lasts) in [(ErrorKind::Other, false), (ErrorKind::StorageFull, true)] {
         for call in 0..calls {
             let context = format!("{kind:?} at call {call}");
-            let fs = CrashFs::new();
-            fs.fail(Some(Failure { call, kind, lasts }));
+            let fs = TestFs::recording("member");
+            fs.fail(Failure { call, kind, lasts });
             let mut acknowledged = 0;
             let result = workload(&fs, &mut acknowledged);
             // A failure may hit a cleanup, or a write that redb can do without.
             assert!(result.is_err() || acknowledged == 11, "{context}");
-            fs.fail(None);
+            fs.heal();
             check(&open(&fs), &models, acknowledged, &context);
         }
     }
@@ -208,14 +208,14 @@ fn a_call_that_fails_ends_the_store_with_an_error_and_loses_nothing_acknowledged
 
 #[test]
 fn after_a_failure_every_call_fails() {
-    let fs = CrashFs::new();
+    let fs = TestFs::recording("member");
     let mut opened = open(&fs);
     opened.store.flush(batch(1)).unwrap();
-    fs.fail(Some(Failure { call: fs.calls() + 2, kind: ErrorKind::Other, lasts: false }));
+    fs.fail(Failure { call: fs.calls() + 2, kind: ErrorKind::Other, lasts: false });
     let error = opened.store.flush(batch(2)).unwrap_err();
     assert!(matches!(error, FlushError::Failed { .. }), "{error}");
     assert!(error.to_string().contains(PATH), "{error}");
-    fs.fail(None);
+    fs.heal();
     assert!(matches!(opened.store.flush(batch(2)), Err(FlushError::Failed { .. })));
     let scanned = opened.store.reader().scan(Revision::default(), 10, &mut Vec::new());
     assert!(matches!(scanned, Err(RowsError::Io(_))));
@@ -226,18 +226,18 @@ fn after_a_failure_every_call_fails() {
 
 #[test]
 fn a_full_disk_during_a_rewrite_gives_it_up_and_the_store_goes_on() {
-    let fs = CrashFs::new();
+    let fs = TestFs::recording("member");
     let mut opened = open(&fs);
     for number in 1..=6 {
         opened.store.flush(batch(number)).unwrap();
     }
     for skip in 0..8 {
         let kind = ErrorKind::StorageFull;
-        fs.fail(Some(Failure { call: fs.calls() + skip * 5, kind, lasts: true }));
+        fs.fail(Failure { call: fs.calls() + skip * 5, kind, lasts: true });
         let error = rewrite(&mut opened.store, 10).unwrap_err();
         let RewriteError::Copy { fault, .. } = &error else { panic!("{error}") };
         assert!(fault.is_storage_full() || matches!(fault, Fault::Earlier), "{error}");
-        fs.fail(None);
+        fs.heal();
         assert_eq!(fs.file(Path::new("member/state.redb.part")), None, "the copy is removed");
     }
     opened.store.flush(batch(7)).unwrap();
@@ -250,7 +250,7 @@ fn a_full_disk_during_a_rewrite_gives_it_up_and_the_store_goes_on() {
 fn the_same_calls_write_the_same_bytes_in_the_same_order() {
     let digests: Vec<u32> = (0..2)
         .map(|_| {
-            let fs = CrashFs::new();
+            let fs = TestFs::recording("member");
             workload(&fs, &mut 0).unwrap();
             fs.digest()
         })
@@ -260,7 +260,7 @@ fn the_same_calls_write_the_same_bytes_in_the_same_order() {
 
 #[test]
 fn a_batch_that_does_not_follow_is_refused_and_changes_nothing() {
-    let fs = CrashFs::new();
+    let fs = TestFs::recording("member");
     let mut store = open(&fs).store;
     store.flush(batch(1)).unwrap();
     store.flush(batch(2)).unwrap();
@@ -296,7 +296,7 @@ fn a_batch_that_does_not_follow_is_refused_and_changes_nothing() {
 
 #[test]
 fn a_store_of_another_cluster_or_life_or_version_is_refused_by_name() {
-    let fs = CrashFs::new();
+    let fs = TestFs::recording("member");
     let missing = StoreOptions { create: false, ..options() };
     let open_with = |options: &StoreOptions| {
         StateStore::open(fs.shared(), Path::new(PATH), options).map(|_| ()).unwrap_err()
@@ -318,14 +318,113 @@ fn a_store_of_another_cluster_or_life_or_version_is_refused_by_name() {
         .unwrap();
     let write = database.begin_write().unwrap();
     let table: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("store");
-    write.open_table(table).unwrap().insert("format", 2).unwrap();
+    write.open_table(table).unwrap().insert("format", 1).unwrap();
     write.commit().unwrap();
-    assert!(matches!(Header::read(&database), Err(Fault::Format(2))));
+    assert!(matches!(Header::read(&database), Err(Fault::Format(1))));
+    let refusal = OpenError::Format { path: PATH.into(), found: 1, known: tables::FORMAT };
+    assert_eq!(
+        refusal.to_string(),
+        "the state store member/state.redb has format 1, and this version reads format 2 only; start \
+         it with the version that wrote it"
+    );
+}
+
+#[test]
+fn a_header_that_was_changed_or_cannot_be_is_refused() {
+    let changes = [
+        ("revision", 7_u64, "its header does not match its checksum"),
+        ("applied_index", 7, "its header does not match its checksum"),
+        ("checksum", 7, "its header does not match its checksum"),
+        ("revision", u64::MAX, "its revision is out of range"),
+        ("revision", i64::MAX.cast_unsigned(), "its revision is out of range"),
+    ];
+    for (name, number, reason) in changes {
+        let database = redb::Database::builder()
+            .create_with_backend(redb::backends::InMemoryBackend::new())
+            .unwrap();
+        let header = Header { revision: 5, applied_index: 5, ..Header::default() };
+        tables::initialize(&database, &header).unwrap();
+        assert_eq!(Header::read(&database).unwrap(), header);
+        let write = database.begin_write().unwrap();
+        let table: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("store");
+        write.open_table(table).unwrap().insert(name, number).unwrap();
+        write.commit().unwrap();
+        let fault = Header::read(&database).unwrap_err().to_string();
+        assert!(fault.contains(reason), "{name}: {fault}");
+    }
+}
+
+/// Where `needle` is in `file`, each time.
+fn places(file: &[u8], needle: &[u8]) -> Vec<usize> {
+    (0..file.len() - needle.len()).filter(|&at| file[at..].starts_with(needle)).collect()
+}
+
+#[test]
+fn a_flipped_bit_in_a_row_ends_every_read_of_it_with_file_and_row() {
+    let fs = TestFs::recording("member");
+    let mut store = open(&fs).store;
+    let value = |main: i64| Bytes::from(format!("<the value of {main:05}>"));
+    let rows: Vec<Row> = (2..60)
+        .map(|main| Row { key: RowKey::new(Revision::new(main, 0), false), stored: value(main) })
+        .collect();
+    let add = FlushBatch { rows: rows.clone(), revision: 59, ..batch(1) };
+    store.flush(FlushBatch { deletions: Vec::new(), ..add }).unwrap();
+    store.close().unwrap();
+    let whole = fs.bytes(Path::new(PATH));
+    for main in [2, 30, 59] {
+        let stored = places(&whole, &value(main));
+        assert!(!stored.is_empty());
+        let key = RowKey::new(Revision::new(main, 0), false);
+        // Any bit of the value and of the checksum behind it.
+        for bit in 0..8 * (value(main).len() + seal::SEAL_BYTES) {
+            let mut file = whole.clone();
+            stored.iter().for_each(|at| file[at + bit / 8] ^= 1 << (bit % 8));
+            let fs = TestFs::recording("member");
+            fs.put(Path::new(PATH), &file);
+            let mut opened = open(&fs);
+            let reader = opened.store.reader();
+            let refused = |result: Result<(), RowsError>| {
+                let error = result.expect_err("a flipped bit was served");
+                assert!(matches!(error, RowsError::Corrupt(_)), "{error}");
+                let text = error.to_string();
+                let row = format!("row {key:?} does not match its checksum");
+                assert!(text.contains(PATH) && text.contains(&row), "{text}");
+            };
+            refused(reader.get_many(&[key.revision()], &mut Vec::new()));
+            refused(reader.scan(Revision::default(), 1000, &mut Vec::new()));
+            let all: Vec<Revision> = rows.iter().map(|row| row.key.revision()).collect();
+            refused(reader.get_many(&all, &mut Vec::new()));
+            let error = rewrite(&mut opened.store, 1000).unwrap_err();
+            let RewriteError::Store { fault, .. } = &error else { panic!("{error}") };
+            assert!(fault.is_damage(), "it would go on in the copy: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_a_small_record_refuses_the_store_by_table_and_key() {
+    let fs = TestFs::recording("member");
+    let mut store = open(&fs).store;
+    let value = Bytes::from_static(b"<the configuration>");
+    let record = TableRow {
+        table: Table::Meta,
+        key: Bytes::from_static(b"conf_state"),
+        value: Some(value.clone()),
+    };
+    store.flush(FlushBatch { tables: vec![record], ..batch(1) }).unwrap();
+    store.close().unwrap();
+    let mut file = fs.bytes(Path::new(PATH));
+    places(&file, &value).into_iter().for_each(|at| file[at + 3] ^= 4);
+    fs.put(Path::new(PATH), &file);
+    let opened = StateStore::open(fs.shared(), Path::new(PATH), &options());
+    let Err(OpenError::Failed { fault, .. }) = opened else { panic!("it was opened") };
+    let text = "record b\"conf_state\" of table meta does not match its checksum";
+    assert!(fault.is_damage() && fault.to_string().contains(text), "{fault}");
 }
 
 #[test]
 fn what_is_no_store_or_a_cut_one_is_refused_with_its_path() {
-    let fs = CrashFs::new();
+    let fs = TestFs::recording("member");
     let mut store = open(&fs).store;
     for number in 1..=6 {
         store.flush(batch(number)).unwrap();
@@ -336,8 +435,8 @@ fn what_is_no_store_or_a_cut_one_is_refused_with_its_path() {
     files.extend([1, 100, 400, 4096, 8192, whole.len() / 2].map(|len| whole[..len].to_vec()));
     for file in files {
         let len = file.len();
-        let fs = CrashFs::new();
-        fs.put_file(Path::new(PATH), file);
+        let fs = TestFs::recording("member");
+        fs.put(Path::new(PATH), &file);
         let error = StateStore::open(fs.shared(), Path::new(PATH), &options())
             .map(|_| ())
             .expect_err(&format!("{len} bytes were taken for a store"));
@@ -347,7 +446,7 @@ fn what_is_no_store_or_a_cut_one_is_refused_with_its_path() {
 
 #[test]
 fn a_page_that_was_lost_is_an_error_and_never_a_panic_or_a_missing_row() {
-    let fs = CrashFs::new();
+    let fs = TestFs::recording("member");
     let mut store = open(&fs).store;
     for number in 1..=11 {
         store.flush(batch(number)).unwrap();
@@ -360,8 +459,8 @@ fn a_page_that_was_lost_is_an_error_and_never_a_panic_or_a_missing_row() {
         for fill in [0, 0xff] {
             let mut file = whole.clone();
             file[page * 4096..(page + 1) * 4096].fill(fill);
-            let fs = CrashFs::new();
-            fs.put_file(Path::new(PATH), file);
+            let fs = TestFs::recording("member");
+            fs.put(Path::new(PATH), &file);
             let Ok(mut opened) = StateStore::open(fs.shared(), Path::new(PATH), &options()) else {
                 errors += 1;
                 continue;
@@ -380,7 +479,7 @@ fn a_page_that_was_lost_is_an_error_and_never_a_panic_or_a_missing_row() {
 
 #[test]
 fn a_reader_sees_every_row_while_the_file_is_rewritten() {
-    let fs = CrashFs::new();
+    let fs = TestFs::recording("member");
     let mut store = open(&fs).store;
     for number in 1..=12 {
         store.flush(FlushBatch { deletions: Vec::new(), ..batch(number) }).unwrap();
@@ -426,7 +525,7 @@ fn a_reader_sees_every_row_while_the_file_is_rewritten() {
 
 #[test]
 fn a_rewrite_gives_back_what_was_deleted_and_refuses_a_second_one() {
-    let fs = CrashFs::new();
+    let fs = TestFs::recording("member");
     let mut store = open(&fs).store;
     let rows: Vec<Row> = (2..6002).map(|main| row(main, 300)).collect();
     let deletions = rows[..5400].iter().map(|row| row.key).collect();
@@ -477,7 +576,7 @@ fn a_rewrite_gives_back_what_was_deleted_and_refuses_a_second_one() {
 /// handed on as one list; where that went back, rows were left in the copy, without their tombstones.
 #[test]
 fn a_rewrite_hears_of_the_deletions_of_several_flushes() {
-    let fs = CrashFs::new();
+    let fs = TestFs::recording("member");
     let mut store = open(&fs).store;
     let rows: Vec<Row> = (2..202).map(|main| row(main, 100)).collect();
     let flush = |store: &mut StateStore, rows: Vec<Row>, deleted: Vec<i64>, applied_index| {
@@ -495,7 +594,7 @@ fn a_rewrite_hears_of_the_deletions_of_several_flushes() {
 
 #[test]
 fn a_step_over_big_rows_is_bounded_in_bytes() {
-    let fs = CrashFs::new();
+    let fs = TestFs::recording("member");
     let mut store = open(&fs).store;
     let rows = (2..12).map(|main| row(main, 1_500_000)).collect();
     let add =
@@ -535,7 +634,7 @@ proptest! {
         deleted in prop::collection::vec(any::<prop::sample::Index>(), 0..120),
         rewrites in any::<bool>(),
     ) {
-        let fs = CrashFs::new();
+        let fs = TestFs::recording("member");
         let mut store = open(&fs).store;
         let mut main = 1;
         let rows: Vec<Row> = gaps.iter().map(|gap| { main += gap; row(main, 20) }).collect();

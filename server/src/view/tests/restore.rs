@@ -9,7 +9,7 @@ use super::world::{Durable, World};
 use crate::mvcc::tests::model::everything;
 use crate::mvcc::tests::store::Store;
 use crate::mvcc::{KeySpace, Limits, RangeQuery, Revision, Row, Standing};
-use crate::view::{CheckpointRead, ReadError, View};
+use crate::view::{CheckpointRead, CompactionHold, ReadError, View};
 
 #[derive(Clone, Debug)]
 enum Event {
@@ -52,6 +52,7 @@ struct Member {
     log: Vec<Step>,
     cut_at: usize,
     flushed_at: usize,
+    hold: Option<CompactionHold>,
     writing: Option<(CheckpointRead, Checkpoint)>,
     checkpoint: Option<Checkpoint>,
 }
@@ -64,6 +65,7 @@ impl Member {
             log: Vec::new(),
             cut_at: 0,
             flushed_at: 0,
+            hold: None,
             writing: None,
             checkpoint: None,
         }
@@ -86,20 +88,18 @@ impl Member {
 
     /// As `storage::flusher` does it.
     fn begin_checkpoint(&mut self) {
-        let world = &self.history.world;
-        let revision = world.durable.standing.revision;
-        match world.view.checkpoint(revision) {
-            Ok(read) => {
-                let compact_finished = world.view.finished_compaction();
-                let file = Checkpoint { revision, compact_finished, chunks: Vec::new() };
-                self.writing = Some((read, file));
-            }
-            Err(ReadError::Compacted) => assert!(revision < world.model.compacted),
-            Err(error) => panic!("{error}"),
-        }
+        let hold = self.hold.take().filter(CompactionHold::is_valid);
+        self.hold = Some(hold.unwrap_or_else(|| self.history.world.view.hold_compactions()));
     }
 
     fn checkpoint_step(&mut self) {
+        if let Some(hold) = self.hold.take_if(|hold| hold.is_settled()) {
+            let revision = self.history.world.durable.standing.revision;
+            let read = hold.checkpoint(revision);
+            let compact_finished = read.compact_revision();
+            let file = Checkpoint { revision, compact_finished, chunks: Vec::new() };
+            self.writing = Some((read, file));
+        }
         let Some((mut read, mut file)) = self.writing.take() else { return };
         let mut chunk = Vec::new();
         match read.step(&mut chunk) {
@@ -134,9 +134,7 @@ impl Member {
         store.insert(&rows);
         let limits = Limits { window_bytes_max: self.window_bytes_max };
         let mut restorer = KeySpace::restore(limits);
-        let is_finished = standing.compact_finished == standing.compact_scheduled;
-        let usable =
-            |file: &&Checkpoint| is_finished && standing.compact_scheduled <= file.revision;
+        let usable = |file: &&Checkpoint| standing.compact_begun <= file.revision;
         let checkpoint = self.checkpoint.as_ref().filter(usable).filter(|_| use_checkpoint);
         let (mut behind, mut standing_used) = (0, standing);
         if let Some(file) = checkpoint {
@@ -151,7 +149,7 @@ impl Member {
         let view = View::new(restorer.finish(standing_used));
         let stored: BTreeSet<Revision> = rows.iter().map(|row| row.key.revision()).collect();
         let world = World::restored(view, store, Durable { model, standing }, &stored);
-        self.writing = None;
+        (self.hold, self.writing) = (None, None);
         self.history = History::of(world);
         self.check_everything();
         // The log brings what the store did not have.
@@ -202,14 +200,15 @@ proptest! {
                 Event::Crash { checkpoint } => member.crash(*checkpoint),
             }
         }
-        member.writing = None;
+        (member.hold, member.writing) = (None, None);
         member.history.settle();
     }
 }
 
 #[test]
 fn an_unfinished_compaction_is_done_again() {
-    let standing = Standing { revision: 3, compact_scheduled: 3, compact_finished: -1 };
+    let standing =
+        Standing { revision: 3, compact_scheduled: 3, compact_begun: -1, compact_finished: -1 };
     let mut world = World::new(0);
     for value in [b"1", b"2"] {
         let put = crate::mvcc::Put {
@@ -234,4 +233,43 @@ fn an_unfinished_compaction_is_done_again() {
     assert_eq!(format!("{deletions:?}"), "[2.0]");
     space.flushed(3, &deletions);
     assert_eq!(space.finished_compaction(), 3);
+}
+
+/// A start that used a checkpoint from the middle of a compaction never deleted what the index had
+/// dropped before, and so such a checkpoint was refused: every key was read again.
+#[test]
+fn a_checkpoint_waits_for_the_compaction_that_began_and_keeps_the_next_from_beginning() {
+    let mut member = Member::new(0);
+    let put = |member: &mut Member| {
+        let put = crate::mvcc::Put {
+            key: "a".into(),
+            value: Some("v".into()),
+            lease: Some(0),
+            prev_kv: false,
+        };
+        member.history.world.put(&put);
+    };
+    let flush = |member: &mut Member| {
+        member.history.world.cut(10);
+        member.history.world.land();
+    };
+    put(&mut member);
+    put(&mut member);
+    member.history.world.compact(3);
+    flush(&mut member);
+    member.history.world.compact_step(1);
+    let view = member.history.world.view.clone();
+    assert_eq!((view.read().begun_compaction(), view.finished_compaction()), (3, -1));
+    let hold = view.hold_compactions();
+    assert!(!hold.is_settled(), "2.0 is still to be deleted");
+    put(&mut member);
+    member.history.world.compact(4);
+    flush(&mut member);
+    assert!(hold.is_settled());
+    assert!(!view.compaction_runnable(), "the next one waits");
+    let mut read = hold.checkpoint(4);
+    assert_eq!((read.revision(), read.compact_revision()), (4, 3));
+    while read.step(&mut Vec::new()).unwrap() {}
+    drop(read);
+    assert!(view.compaction_runnable());
 }

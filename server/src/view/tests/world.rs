@@ -42,7 +42,12 @@ pub(super) enum Reading {
 impl World {
     pub(super) fn new(window_bytes_max: u64) -> Self {
         let view = View::new(KeySpace::new(Limits { window_bytes_max }));
-        let standing = Standing { revision: 1, compact_scheduled: -1, compact_finished: -1 };
+        let standing = Standing {
+            revision: 1,
+            compact_scheduled: -1,
+            compact_begun: -1,
+            compact_finished: -1,
+        };
         Self {
             view,
             store: Store::default(),
@@ -139,6 +144,7 @@ impl World {
         let standing = Standing {
             revision: space.current_revision(),
             compact_scheduled: space.compact_revision(),
+            compact_begun: space.begun_compaction(),
             compact_finished: space.finished_compaction(),
         };
         drop(space);

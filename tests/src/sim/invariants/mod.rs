@@ -4,6 +4,7 @@
 //! it starts and ends, what it says of its size) are asked by the run, at the moment that they are
 //! about.
 
+mod a_start_uses_the_checkpoint;
 mod acknowledged_is_recovered;
 mod blame;
 mod compaction_spares_the_readable;
@@ -29,6 +30,7 @@ mod what_is_stored_can_be_read;
 
 use super::history::{Event, History};
 
+pub use a_start_uses_the_checkpoint::AStartUsesTheCheckpoint;
 pub use acknowledged_is_recovered::AcknowledgedIsRecovered;
 pub use blame::Blame;
 pub use compaction_spares_the_readable::CompactionSparesTheReadable;

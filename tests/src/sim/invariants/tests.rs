@@ -259,7 +259,13 @@ fn a_member_that_ends_for_no_reason_or_lies_about_its_size_is_found() {
     assert!(EveryRequestIsAnswered::turns_ended(1).is_err());
     let sizes = Sizes { in_use_bytes: 10, total_bytes: 20 };
     for (bytes, is_right) in [(9, false), (10, true), (20, true), (21, false)] {
-        assert_eq!(SizesAreThoseOfTheRows::says(sizes, bytes).is_ok(), is_right, "{bytes}");
+        assert_eq!(SizesAreThoseOfTheRows::says(sizes, bytes, true).is_ok(), is_right, "{bytes}");
+    }
+    for (is_there, reads_all, holds) in
+        [(true, true, false), (true, false, true), (false, true, true)]
+    {
+        let read = AStartUsesTheCheckpoint::read(is_there, reads_all, "it says".to_owned());
+        assert_eq!(read.is_ok(), holds);
     }
     for (quota, in_use, holds) in
         [(None, u64::MAX, true), (Some(100), 20_100, true), (Some(100), 20_101, false)]

@@ -294,6 +294,11 @@ impl Life {
         self.handle.status().ready.store(true, Ordering::Relaxed);
     }
 
+    /// Looks whether there is room for the reserve now.
+    pub(super) fn set_aside(&mut self) {
+        self.reserve.set_aside();
+    }
+
     /// What the flusher is in the middle of.
     pub(super) fn flushing(&mut self) -> Option<Activity> {
         let deletes = self.owner.beside().deletes;
@@ -317,10 +322,9 @@ impl Life {
             self.worker_step();
             let delivery = self.handle.mailbox().take(Instant::now());
             self.owner.take(delivery)?;
-            if !self.owner.is_flushing() {
-                break;
-            }
         }
+        let status = self.handle.status();
+        assert!(!status.leads_alone.load(Ordering::Relaxed), "it reads for nobody any more");
         self.worker.take(Work::Stop);
         while !matches!(self.worker.step()?, Step::Idle) {}
         Ok(self.worker.close()?)

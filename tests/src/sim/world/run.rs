@@ -11,7 +11,7 @@ use quorate_server::storage::flusher::Step;
 use quorate_server::storage::fs::FileSystem as _;
 
 use super::clients::{Answer, Ask, Clients, Got, Verdict, Way, verdict};
-use super::inspect::{Inspection, inspect};
+use super::inspect::{Inspection, inspect, reads_all_rows};
 use super::leasing::{Leasing, Wish};
 use super::member::{Life, Member};
 use super::plan::Plan;
@@ -20,8 +20,9 @@ use crate::sim::coverage::{Activity, Coverage, Fault};
 use crate::sim::fs::{DiskFault, FaultRates, Fired, OpKind, Operation, SimFs};
 use crate::sim::history::Event;
 use crate::sim::invariants::{
-    Blame, EndsOnlyWhenTheDiskFails, ErrorsAreThoseOfTheApi, EveryRequestIsAnswered, QuotaHolds,
-    Referee, SizesAreThoseOfTheRows, StartsAgainByItself, Violation, WhatIsStoredCanBeRead, named,
+    AStartUsesTheCheckpoint, Blame, EndsOnlyWhenTheDiskFails, ErrorsAreThoseOfTheApi,
+    EveryRequestIsAnswered, QuotaHolds, Referee, SizesAreThoseOfTheRows, StartsAgainByItself,
+    Violation, WhatIsStoredCanBeRead, named,
 };
 use crate::sim::rng::Rng;
 use crate::sim::trace::Trace;
@@ -71,6 +72,8 @@ pub(super) struct Run {
     frozen: Frozen,
     leasing: Leasing,
     compact_revision: i64,
+    /// A checkpoint was written, and none was given up since.
+    has_checkpoint: bool,
     /// Decides what a power cut loses, beside the run itself.
     pub(super) lose: u64,
 }
@@ -118,6 +121,7 @@ impl Run {
             frozen: Frozen::default(),
             leasing: Leasing::default(),
             compact_revision: -1,
+            has_checkpoint: false,
             lose: 0,
         }
     }
@@ -191,6 +195,11 @@ impl Run {
         match started {
             Ok(life) => {
                 self.trace.line(format_args!("start {}: {:?}", self.restarts, life.report));
+                let is_there = self.has_checkpoint && !self.disk_failed;
+                let (reads_all, report) =
+                    (reads_all_rows(&life.report), format!("{:?}", life.report));
+                let read = AStartUsesTheCheckpoint::read(is_there, reads_all, report);
+                named(AStartUsesTheCheckpoint::NAME, read)?;
                 Ok(Some(life))
             }
             Err(error) => {
@@ -218,11 +227,11 @@ impl Run {
                 life.ready();
                 self.leasing.begin_life();
                 self.look_at_leases(life)?;
-                self.inspect(life)?;
-                return Ok(None);
+                return self.inspect(life);
             }
             self.doing = life.flushing().unwrap_or(Activity::Idle);
-            life.worker_step();
+            let step = life.worker_step();
+            self.note_step(step.as_ref());
             self.met_faults();
             if self.disk().is_down() {
                 return Ok(Some(End::Down));
@@ -238,9 +247,16 @@ impl Run {
         named(StartsAgainByItself::NAME, StartsAgainByItself::hangs()).map(|()| None)
     }
 
-    fn inspect(&mut self, life: &Life) -> Result<(), Violation> {
+    fn inspect(&mut self, life: &Life) -> Result<Option<End>, Violation> {
         self.disk().set_rates(FaultRates::default());
-        let Inspection { state, cost_bytes } = named(WhatIsStoredCanBeRead::NAME, inspect(life))?;
+        let inspected = inspect(life);
+        // A read may push pages of a running flush out of redb's memory, and so meet a planned fault.
+        let is_hit = self.met_faults();
+        let Inspection { state, cost_bytes } = match inspected {
+            Err(_) if self.disk().is_down() => return Ok(Some(End::Down)),
+            Err(_) if is_hit => return Ok(Some(End::Failed)),
+            inspected => named(WhatIsStoredCanBeRead::NAME, inspected)?,
+        };
         let revision = state.current_revision;
         self.trace.line(format_args!(
             "holds {} rows, revision {revision}, compacted {}",
@@ -250,7 +266,10 @@ impl Run {
         self.note_compaction(life)?;
         self.referee.observe(&Event::Inspected { state: &state })?;
         let sizes = life.handle.view().sizes();
-        let said = SizesAreThoseOfTheRows::says(sizes, cost_bytes);
+        // What a compaction deleted before the start counts until it has been done again.
+        let view = life.handle.view();
+        let is_done = view.finished_compaction() >= view.begun_compaction();
+        let said = SizesAreThoseOfTheRows::says(sizes, cost_bytes, is_done);
         named(SizesAreThoseOfTheRows::NAME, said)?;
         let past = state.compact_revision.max(revision - 5);
         let hash = |revision| Request::HashKv(HashKvRequest { revision });
@@ -263,7 +282,7 @@ impl Run {
             })
         };
         self.urgent = vec![hash(0), hash(past.max(1)), range(past.max(1)), range(0)];
-        Ok(())
+        Ok(None)
     }
 
     // Serving.
@@ -538,13 +557,15 @@ impl Run {
                 report.rows, report.revision, report.applied_index, report.deletions
             )),
             Some(Step::Checkpointed(report)) => {
+                self.has_checkpoint = true;
                 self.trace.line(format_args!("checkpoint {}", report.path.display()));
             }
             Some(Step::Rewritten(report)) => {
                 self.trace.line(format_args!("rewritten {} rows", report.rows));
             }
             Some(Step::CheckpointSkipped(reason)) => {
-                self.trace.line(format_args!("no checkpoint: {reason}"))
+                self.has_checkpoint = false;
+                self.trace.line(format_args!("no checkpoint: {reason}"));
             }
             Some(Step::RewriteSkipped(error)) => {
                 self.trace.line(format_args!("no rewrite: {error}"))
@@ -651,12 +672,16 @@ impl Run {
             _ => {
                 let is_low = self.plan.quota_bytes.is_some() && self.rng.percent(30);
                 life.check_space(is_low);
+                life.set_aside();
             }
         }
     }
 
-    fn met_faults(&mut self) {
-        for Fired { fault, operation } in self.disk().take_fired() {
+    /// Notes the faults that happened; whether there were any.
+    fn met_faults(&mut self) -> bool {
+        let fired = self.disk().take_fired();
+        let is_hit = !fired.is_empty();
+        for Fired { fault, operation } in fired {
             self.trace.line(format_args!("{fault:?} in {operation}"));
             self.disk_failed = true;
             if matches!(fault, DiskFault::Crash | DiskFault::Kill) {
@@ -677,6 +702,7 @@ impl Run {
             };
             self.coverage.hit(fault, self.doing);
         }
+        is_hit
     }
 
     /// Counts an end that chance chose, for everything that was under way.
