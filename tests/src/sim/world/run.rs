@@ -69,6 +69,7 @@ pub(super) struct Run {
     /// Turns in which the flusher gets nothing done, or the owner.
     frozen: Frozen,
     leasing: Leasing,
+    applied_revision: i64,
     compact_revision: i64,
     /// Decides what a power cut loses, beside the run itself.
     pub(super) lose: u64,
@@ -116,6 +117,7 @@ impl Run {
             rates: FaultRates::default(),
             frozen: Frozen::default(),
             leasing: Leasing::default(),
+            applied_revision: 1,
             compact_revision: -1,
             lose: 0,
         }
@@ -377,6 +379,7 @@ impl Run {
         }
         let published = life.published();
         self.member.observe(&published);
+        self.note_rows(life)?;
         self.note_compaction(life)?;
         let in_use_bytes = published.sizes.in_use_bytes;
         match self.plan.quota_bytes {
@@ -386,6 +389,17 @@ impl Run {
             )),
             _ => Ok(None),
         }
+    }
+
+    /// Looks at what was applied while it is still in memory.
+    fn note_rows(&mut self, life: &Life) -> Result<(), Violation> {
+        let current = life.handle.view().current_revision();
+        if current <= self.applied_revision {
+            return Ok(());
+        }
+        let rows = life.rows_after(self.applied_revision);
+        self.applied_revision = current;
+        self.referee.observe(&Event::Applied { rows: &rows })
     }
 
     /// Compactions by the clock are requests that nobody sent.
