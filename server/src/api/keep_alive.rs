@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context as TaskContext, Poll};
 
 use quorate_proto::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
@@ -18,11 +20,17 @@ use super::errors::Refusal;
 /// The most renewals of one stream that wait for the owner.
 const UNDER_WAY_MAX: usize = 128;
 
+/// The most renewals of all streams together; beyond it a stream has one at a time, as in etcd, so that
+/// they do not take all the room that the owner has for requests.
+const ALL_UNDER_WAY_MAX: usize = 2000;
+
 type Reply = Result<LeaseKeepAliveResponse, Status>;
 
 /// The replies of one stream.
 pub(crate) struct KeepAlive {
     context: Context,
+    /// Renewals under way of all streams.
+    all_under_way: Arc<AtomicUsize>,
     /// `None` once the client has ended its side, or a reply is an error.
     requests: Option<Streaming<LeaseKeepAliveRequest>>,
     under_way: VecDeque<Renewal>,
@@ -34,19 +42,30 @@ enum Renewal {
 }
 
 impl KeepAlive {
-    pub(crate) fn new(context: Context, requests: Streaming<LeaseKeepAliveRequest>) -> Self {
-        Self { context, requests: Some(requests), under_way: VecDeque::new() }
+    pub(crate) fn new(
+        context: Context,
+        requests: Streaming<LeaseKeepAliveRequest>,
+        all_under_way: Arc<AtomicUsize>,
+    ) -> Self {
+        Self { context, all_under_way, requests: Some(requests), under_way: VecDeque::new() }
+    }
+
+    fn has_room(&self) -> bool {
+        self.under_way.is_empty()
+            || (self.under_way.len() < UNDER_WAY_MAX
+                && self.all_under_way.load(Ordering::Relaxed) < ALL_UNDER_WAY_MAX)
     }
 
     /// Begins the renewals that have arrived, as many as may be under way.
     fn begin(&mut self, cx: &mut TaskContext<'_>) {
-        while self.under_way.len() < UNDER_WAY_MAX
+        while self.has_room()
             && let Some(requests) = self.requests.as_mut()
         {
             match Pin::new(requests).poll_next(cx) {
                 Poll::Pending => return,
                 Poll::Ready(Some(Ok(request))) => {
-                    let mut reply = Box::pin(renew(self.context.clone(), request.id));
+                    let counted = Counted::new(&self.all_under_way);
+                    let mut reply = Box::pin(renew(self.context.clone(), request.id, counted));
                     // The first look sends it to the owner.
                     self.under_way.push_back(match reply.as_mut().poll(cx) {
                         Poll::Ready(reply) => Renewal::Done(reply),
@@ -89,7 +108,23 @@ impl Stream for KeepAlive {
     }
 }
 
-async fn renew(context: Context, id: i64) -> Reply {
+/// A renewal under way, counted as long as this lives.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(all))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn renew(context: Context, id: i64, _: Counted) -> Reply {
     // As in etcd the revision is one from before the renewal.
     let header = Some(context.header(context.handle().view().current_revision()));
     let ttl = context.handle().renew(id).await.map_err(Refusal::from)?;

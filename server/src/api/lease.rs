@@ -1,5 +1,8 @@
 //! The Lease service.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
 use quorate_proto::etcdserverpb::lease_server::Lease;
 use quorate_proto::etcdserverpb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseLeasesRequest,
@@ -17,11 +20,13 @@ use crate::handle::Response as ApplyResponse;
 /// Grants and ends leases through the log, and asks the leader about them.
 pub(crate) struct LeaseService {
     context: Context,
+    /// Renewals under way of all streams.
+    renewals: Arc<AtomicUsize>,
 }
 
 impl LeaseService {
     pub(crate) fn new(context: Context) -> Self {
-        Self { context }
+        Self { context, renewals: Arc::default() }
     }
 
     /// A header that is filled now.
@@ -75,7 +80,8 @@ impl Lease for LeaseService {
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<KeepAlive>, Status> {
         self.context.check_not_learner()?;
-        Ok(Response::new(KeepAlive::new(self.context.clone(), request.into_inner())))
+        let (context, renewals) = (self.context.clone(), Arc::clone(&self.renewals));
+        Ok(Response::new(KeepAlive::new(context, request.into_inner(), renewals)))
     }
 
     async fn lease_time_to_live(

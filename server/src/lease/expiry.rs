@@ -244,12 +244,14 @@ impl Expiry {
             self.checkpoints.pop_first();
             let deadline = self.deadlines.get_mut(&id).expect("what is queued has a deadline");
             let left_ms = deadline.ends_ms.saturating_sub(self.now_ms);
+            let left_s = to_s(left_ms);
             // One that was just renewed has all of it, whatever was thought a moment ago.
-            let is_full = deadline.is_fresh || deadline.is_clearing || left_ms >= deadline.ttl_ms;
+            let is_full =
+                deadline.is_fresh || deadline.is_clearing || to_ms(left_s) >= deadline.ttl_ms;
             deadline.checkpoint_ms = None;
             if left_ms > 0 && !deadline.is_revoking && !is_full {
                 deadline.is_checkpointed = true;
-                due.push((id, to_s(left_ms)));
+                due.push((id, left_s));
             }
             if is_full || left_ms > every_ms {
                 deadline.checkpoint_ms = Some(self.now_ms + every_ms);

@@ -335,7 +335,7 @@ impl KeySpace {
     }
 
     /// The rows from `from` on if the recent window holds all of them.
-    pub(crate) fn recent_rows(&self, from: Revision) -> Option<impl Iterator<Item = &Row>> {
+    pub fn recent_rows(&self, from: Revision) -> Option<impl Iterator<Item = &Row>> {
         (from.main > self.window.floor()).then(|| self.window.rows_from(from))
     }
 

@@ -62,6 +62,12 @@ pub enum Event<'a> {
     },
     /// The member stopped; whatever was under way is unknown.
     Stopped,
+    /// Rows that the member has just applied. They name the revision at which a lease ended: no reply does,
+    /// and when it is inspected they may be compacted.
+    Applied {
+        /// Ascending.
+        rows: &'a [StoredRow],
+    },
     /// Everything that the member holds, after it has applied all that it will.
     Inspected {
         /// What it holds.
@@ -141,6 +147,8 @@ pub struct History {
     /// Of refused requests, the newest revision that may have existed when they were refused.
     refused_by: BTreeMap<OpId, i64>,
     settled: Vec<Settled>,
+    /// Rows of revisions that the model does not have yet.
+    applied: StoredState,
     known: i64,
     compacted: i64,
     unexplained: Option<i64>,
@@ -224,6 +232,7 @@ impl History {
                     recorded.fate = Fate::Unknown;
                 }
             }
+            Event::Applied { rows } => self.applied.rows.extend_from_slice(rows),
             Event::Inspected { state } => self.inspect(state),
         }
         self.settle();
@@ -244,7 +253,10 @@ impl History {
         if matches!(reply, Reply::LeaseRevoke(_)) {
             // It may have had a revision of its own or none: the rows will tell.
             self.known = self.known.max(reply.revision());
-            return self.set_fate(op, Fate::Unknown);
+            if !matches!(self.ops[&op].fate, Fate::Found(_)) {
+                self.set_fate(op, Fate::Unknown);
+            }
+            return;
         }
         self.set_fate(op, Fate::Replied(reply.clone()));
         self.known = self.known.max(reply.revision());
@@ -266,17 +278,41 @@ impl History {
     /// Applies acknowledged writes as far as they are known, and compares what waited for them.
     fn settle(&mut self) {
         self.settle_waiting();
-        while let Some(&op) = self.writes.get(&(self.model.revision() + 1)) {
+        loop {
+            let revision = self.model.revision() + 1;
+            let Some(&op) = self.writes.get(&revision) else {
+                if self.settle_revocation(revision) {
+                    continue;
+                }
+                break;
+            };
             let expected = self.model.call(&self.ops[&op].request);
             let changed = expected.as_ref().is_ok_and(Reply::has_changed);
             self.settled.push(Settled { op, expected });
             if !changed {
                 // The member changed what the model would not have: nothing after it can be compared.
-                self.writes.remove(&(self.model.revision() + 1));
+                self.writes.remove(&revision);
                 return;
             }
             self.settle_waiting();
         }
+        let known = self.model.revision();
+        self.applied.rows.retain(|row| row.version.main > known);
+    }
+
+    /// Applies the end of a lease that is exactly what the member applied at `revision`.
+    fn settle_revocation(&mut self, revision: i64) -> bool {
+        let applied = std::mem::take(&mut self.applied);
+        let rows = applied.at(revision);
+        let found = (!rows.is_empty()).then(|| {
+            let ends = |request: &Request| matches!(request, Request::LeaseRevoke(_));
+            self.find_unknown(rows, (revision, false), &ends)
+        });
+        self.applied = applied;
+        let Some(op) = found.flatten() else { return false };
+        self.set_fate(op, Fate::Found(revision));
+        self.settle_waiting();
+        true
     }
 
     fn settle_waiting(&mut self) {
@@ -377,9 +413,11 @@ impl History {
             let is_compacted = revision <= state.compact_revision;
             // What is left of a compacted revision may fit several requests: the one that fits as a whole
             // comes first.
-            let found = self
-                .find_unknown(state, revision, false)
-                .or_else(|| is_compacted.then(|| self.find_unknown(state, revision, true))?);
+            let rows = state.at(revision);
+            let any = |_: &Request| true;
+            let found = self.find_unknown(rows, (revision, false), &any).or_else(|| {
+                is_compacted.then(|| self.find_unknown(rows, (revision, true), &any))?
+            });
             match found {
                 Some(op) => self.set_fate(op, Fate::Found(revision)),
                 None => self.unexplained = Some(revision),
@@ -392,15 +430,15 @@ impl History {
     /// The unknown write whose whole effect is what the member holds at `revision`; it is applied.
     fn find_unknown(
         &mut self,
-        state: &StoredState,
-        revision: i64,
-        compacted: bool,
+        rows: &[StoredRow],
+        (revision, compacted): (i64, bool),
+        may_be: &dyn Fn(&Request) -> bool,
     ) -> Option<OpId> {
-        let rows = state.at(revision);
         // A compaction has no revision of its own, and the model is never compacted.
         let unknown = |op: &Recorded| {
             matches!(op.fate, Fate::Open | Fate::Unknown)
                 && !matches!(op.request, Request::Compact(_))
+                && may_be(&op.request)
         };
         for (op, recorded) in self.ops.iter().filter(|(_, recorded)| unknown(recorded)) {
             let before = self.model.revision();

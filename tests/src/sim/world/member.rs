@@ -13,12 +13,14 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use prost::Message as _;
+use quorate_proto::mvccpb::KeyValue;
 use quorate_server::api;
 use quorate_server::config::LimitConfig;
 use quorate_server::consensus;
 use quorate_server::handle::Handle;
 use quorate_server::lease::Lease;
-use quorate_server::mvcc::Limits;
+use quorate_server::mvcc::{Limits, Revision, Row};
 use quorate_server::replica::{self, Event, LeaseConfig, Published};
 use quorate_server::runtime::{
     Assembled, Beside, Options, Owner, Progress, Report, RunError, SegmentJob, Setup, SpareSpace,
@@ -34,6 +36,7 @@ use super::clients::{Call, Services};
 use super::plan::Plan;
 use crate::sim::coverage::Activity;
 use crate::sim::fs::SimFs;
+use crate::sim::history::StoredRow;
 use crate::sim::invariants::{Violation, VotesAreKept};
 use crate::sim::leases::{SeenLease, SeenLeases};
 
@@ -278,6 +281,19 @@ impl Life {
             seen.of_keys.insert(Bytes::copy_from_slice(key), id);
         });
         seen
+    }
+
+    /// The rows of the revisions after this one, as far as they are in memory.
+    pub(super) fn rows_after(&self, revision: i64) -> Vec<StoredRow> {
+        let space = self.handle.view().write();
+        let rows = space.recent_rows(Revision::new(revision + 1, 0));
+        let row = |row: &Row| {
+            let kv = KeyValue::decode(row.stored.clone()).expect("a row was encoded by the member");
+            let at = row.key.revision();
+            let key = kv.key.clone();
+            StoredRow::new(key, (at.main, at.sub), (!row.key.is_tombstone()).then_some(kv))
+        };
+        rows.into_iter().flatten().map(row).collect()
     }
 
     pub(super) fn published(&self) -> Published {
