@@ -154,7 +154,7 @@ fn thousands_of_leases_end_in_bounded_batches_without_a_tick_in_between() {
     lone.commands.clear();
     lone.run([pass(2000)]);
     let mut rounds = 0;
-    while lone.replica.lessor().len() > 0 {
+    while !lone.replica.lessor().is_empty() {
         assert!(lone.commands.len() <= 2000, "{}", lone.commands.len());
         lone.commands.clear();
         lone.sync();
