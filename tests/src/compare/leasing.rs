@@ -65,11 +65,17 @@ async fn renew(channel: Channel, stream: i64, leases: i64) -> anyhow::Result<()>
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
     let (requests, receiver) = tokio::sync::mpsc::channel(1);
     let outgoing = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut ids = ids.into_iter().peekable();
+    // etcd says nothing at all before the first request, not even that it took the call.
+    let Some(&first) = ids.peek() else { return Ok(()) };
+    requests.send(LeaseKeepAliveRequest { id: first }).await?;
     let call = LeaseClient::new(channel).lease_keep_alive(outgoing).await?;
     let mut responses = call.into_inner();
     for id in ids {
-        pace.tick().await;
-        requests.send(LeaseKeepAliveRequest { id }).await?;
+        if id != first {
+            pace.tick().await;
+            requests.send(LeaseKeepAliveRequest { id }).await?;
+        }
         let response = responses.message().await?.context("a keep-alive stream ended")?;
         if response.id != id || response.ttl <= 0 {
             bail!("lease {id} was lost: {response:?}");
