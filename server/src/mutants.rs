@@ -38,6 +38,8 @@ pub enum Mutant {
     ProgressAheadOfEvents,
     /// A watcher that has caught up with the store is sent the last revision again.
     HandOverTwice,
+    /// What the log of events drops is dropped for whoever has yet to be sent it, too.
+    LiveEventLost,
 }
 
 #[cfg(feature = "mutants")]
