@@ -7,5 +7,6 @@ pub mod invariants;
 pub mod rng;
 pub mod runner;
 pub mod trace;
+pub mod watching;
 pub mod workload;
 pub mod world;

@@ -16,6 +16,8 @@ mod inspect;
 mod member;
 mod plan;
 mod run;
+mod watchers;
+mod woken;
 
 use quorate_server::mutants::{self, Mutant as Mistake};
 
@@ -46,6 +48,10 @@ const MUTANTS: &[Mutant] = &[
     Mutant { name: "half-transaction", seeds_max: 20 },
     Mutant { name: "half-flush", seeds_max: 50 },
     Mutant { name: "rename-not-synced", seeds_max: 200 },
+    Mutant { name: "watch-past-compaction", seeds_max: 50 },
+    Mutant { name: "progress-ahead-of-events", seeds_max: 20 },
+    Mutant { name: "hand-over-twice", seeds_max: 20 },
+    Mutant { name: "live-event-lost", seeds_max: 50 },
 ];
 
 fn mistake(name: &str) -> Mistake {
@@ -60,13 +66,18 @@ fn mistake(name: &str) -> Mistake {
         "half-transaction" => Mistake::HalfTransaction,
         "half-flush" => Mistake::HalfFlush,
         "rename-not-synced" => Mistake::RenameNotSynced,
+        "watch-past-compaction" => Mistake::WatchPastCompaction,
+        "progress-ahead-of-events" => Mistake::ProgressAheadOfEvents,
+        "hand-over-twice" => Mistake::HandOverTwice,
+        "live-event-lost" => Mistake::LiveEventLost,
         _ => panic!("{name} is a mutant without a mistake"),
     }
 }
 
 fn possible(fault: Fault, activity: Activity) -> bool {
     use Activity::{
-        Append, Apply, Checkpoint, Compaction, Flush, Idle, Read, Recovery, Rewrite, Rotation,
+        Append, Apply, CatchUp, Checkpoint, Compaction, Flush, Idle, Read, Recovery, Rewrite,
+        Rotation,
     };
     match fault {
         Fault::Crash | Fault::Kill => true,
@@ -77,9 +88,9 @@ fn possible(fault: Fault, activity: Activity) -> bool {
             )
         }
         Fault::NoSpace | Fault::WriteError | Fault::SyncError => {
-            !matches!(activity, Idle | Apply | Read)
+            !matches!(activity, Idle | Apply | Read | CatchUp)
         }
-        Fault::ReadError => matches!(activity, Read | Apply | Flush | Rewrite | Recovery),
+        Fault::ReadError => matches!(activity, Read | CatchUp | Apply | Flush | Rewrite | Recovery),
         Fault::SlowDisk | Fault::Pause => !matches!(activity, Append | Recovery),
     }
 }

@@ -1,5 +1,7 @@
 //! One run: lives of a member, one after the other, and what happens in each, as one seed decides.
 
+mod watching;
+
 use std::path::Path;
 
 use quorate_proto::etcdserverpb::{CompactionRequest, HashKvRequest, RangeRequest};
@@ -12,6 +14,7 @@ use super::clients::{Answer, Ask, Clients, Verdict, Way, verdict};
 use super::inspect::{Inspection, inspect};
 use super::member::{Life, Member};
 use super::plan::Plan;
+use super::watchers::Watchers;
 use crate::model::{Refusal, Reply, Request};
 use crate::sim::coverage::{Activity, Coverage, Fault};
 use crate::sim::fs::{DiskFault, FaultRates, Fired, OpKind, Operation, SimFs};
@@ -55,6 +58,7 @@ pub(super) struct Run {
     workload: Workload,
     referee: Referee,
     clients: Clients,
+    watchers: Watchers,
     next_op: u64,
     /// What to ask before anything new.
     urgent: Vec<Request>,
@@ -96,6 +100,7 @@ impl Run {
             member: Member::new(1, disk, plan.clone()),
             workload: Workload::new(plan.shape.clone(), rng.fork("workload")),
             rng: rng.fork("run"),
+            watchers: Watchers::new(plan.shape.keys, rng.fork("watchers")),
             trace: Trace::new(echo),
             coverage: Coverage::default(),
             requests: 0,
@@ -262,9 +267,11 @@ impl Run {
 
     fn serve(&mut self, life: &mut Life, requests: u64) -> Result<End, Violation> {
         self.disk().set_rates(if self.faults { self.rates } else { FaultRates::default() });
+        self.resume_watches(life)?;
         for _ in 0..TURNS_MAX {
             let is_over = self.requests >= requests && self.urgent.is_empty();
             if is_over && self.clients.len() == 0 {
+                self.rest_watches(life)?;
                 return Ok(End::Done);
             }
             let turn = self.choose(life, is_over);
@@ -272,6 +279,7 @@ impl Run {
             if let Some(end) = self.after(life, turned)? {
                 return Ok(end);
             }
+            self.watch(life)?;
             if matches!(turn, Turn::Trouble) && self.faults {
                 match self.rng.below(12) {
                     0..3 => return Ok(End::PowerLost),
@@ -523,6 +531,7 @@ impl Run {
             self.trace.line(format_args!("{end:?}"));
         }
         self.clients = Clients::default();
+        self.watchers.lost();
         self.restarts += 1;
         self.referee.observe(&Event::Stopped)
     }
@@ -619,6 +628,7 @@ impl Run {
         let mut active = Vec::new();
         active.extend(life.flushing());
         active.extend(self.clients.is_reading().then_some(Activity::Read));
+        active.extend(self.watchers.is_catching_up().then_some(Activity::CatchUp));
         active.extend(life.has_work().then_some(Activity::Apply));
         active.extend(life.has_segment_job().then_some(Activity::Rotation));
         if active.is_empty() {
