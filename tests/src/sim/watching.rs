@@ -21,6 +21,9 @@ use crate::model::{Model, in_range};
 /// Names a watcher of a run, whatever stream it is on.
 pub type WatcherId = u64;
 
+/// Stands for all watchers there are.
+pub const EVERYBODY: WatcherId = 0;
+
 /// What a watcher is to be told of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wish {
@@ -76,8 +79,12 @@ pub enum Told {
         /// What the stream answered to the question how far it is, if it had to answer.
         answered: Option<Option<i64>>,
     },
-    /// The window gave rows up before the hub saw them: the hub does not know whom they concern.
-    Overtaken,
+    /// The window gave rows up to this revision up before the hub saw them: it does not know whom they
+    /// concern. For [`EVERYBODY`].
+    Overtaken {
+        /// Which.
+        revision: i64,
+    },
     /// Its client does not want it any more.
     Ended,
 }
@@ -103,13 +110,15 @@ pub struct Watched {
     records: BTreeMap<WatcherId, Record>,
     heard: Vec<Heard>,
     newest: i64,
+    overtaken: i64,
 }
 
 #[derive(Debug)]
 struct Record {
     wish: Wish,
     upto: i64,
-    has_all: bool,
+    /// A revision at which it had everything, and behind which it was told of nothing.
+    had_all_at: Option<i64>,
     waiting: VecDeque<Told>,
 }
 
@@ -127,11 +136,14 @@ impl Watched {
     /// Takes note of what a watcher was told.
     pub(super) fn hear(&mut self, watcher: WatcherId, told: &Told) {
         self.newest = self.newest.max(told.revision());
+        if let Told::Overtaken { revision } = told {
+            self.overtaken = self.overtaken.max(*revision);
+        }
         if let Told::Created { wish, .. } = told {
             self.records.entry(watcher).or_insert_with(|| Record {
                 wish: wish.clone(),
                 upto: 0,
-                has_all: false,
+                had_all_at: None,
                 waiting: VecDeque::new(),
             });
         }
@@ -151,7 +163,7 @@ impl Watched {
             let is_known = |told: &mut Told| told.revision() <= model.revision();
             while let Some(told) = record.waiting.pop_front_if(is_known) {
                 let is_over = matches!(told, Told::Ended | Told::Compacted { .. });
-                heard.push(record.hear(watcher, told));
+                heard.push(record.hear((watcher, told), self.overtaken));
                 if is_over {
                     return false;
                 }
@@ -162,23 +174,23 @@ impl Watched {
 }
 
 impl Record {
-    fn hear(&mut self, watcher: WatcherId, told: Told) -> Heard {
-        let (upto, has_all) = (self.upto, self.has_all);
+    fn hear(&mut self, (watcher, told): (WatcherId, Told), overtaken: i64) -> Heard {
+        // A client may hear late of what was true before the hub was overtaken.
+        let (upto, has_all) = (self.upto, self.had_all_at.is_some_and(|at| at >= overtaken));
         match &told {
             Told::Created { from, revision, .. } => {
                 self.upto = from - 1;
-                self.has_all = from > revision;
+                self.had_all_at = (from > revision).then_some(revision - 1);
             }
             Told::Events { revision, .. } => {
                 self.upto = self.upto.max(*revision);
-                self.has_all = false;
+                self.had_all_at = None;
             }
             Told::Progress { revision } | Told::Rest { revision, .. } => {
                 self.upto = self.upto.max(*revision);
-                self.has_all = true;
+                self.had_all_at = Some(*revision);
             }
-            Told::Overtaken => self.has_all = false,
-            Told::Compacted { .. } | Told::Ended => {}
+            Told::Compacted { .. } | Told::Overtaken { .. } | Told::Ended => {}
         }
         Heard { watcher, wish: self.wish.clone(), upto, has_all, told }
     }
@@ -195,7 +207,7 @@ impl Told {
                 events.last().map_or(0, revision_of).max(*revision)
             }
             Self::Compacted { compacted } => *compacted,
-            Self::Overtaken | Self::Ended => 0,
+            Self::Overtaken { .. } | Self::Ended => 0,
         }
     }
 }

@@ -22,7 +22,7 @@ use super::member::Life;
 use super::woken::Woken;
 use crate::sim::coverage::Activity;
 use crate::sim::rng::Rng;
-use crate::sim::watching::{Told, WatcherId, Wish, revision_of};
+use crate::sim::watching::{EVERYBODY, Told, WatcherId, Wish, revision_of};
 
 const STREAMS_MAX: usize = 4;
 const WATCHERS_MAX: usize = 12;
@@ -259,8 +259,7 @@ impl Watchers {
         self.doing = Some(Activity::Read);
         let more = hub(life).advance(view, life.handle.rows().as_ref())?;
         if is_overtaken {
-            let watchers = self.streams.iter().flat_map(|stream| stream.watchers.values());
-            self.told.extend(watchers.map(|watcher| (watcher.name, Told::Overtaken)));
+            self.told.push((EVERYBODY, Told::Overtaken { revision: view.current_revision() }));
         }
         if !more {
             self.driven = view.current_revision();
