@@ -69,7 +69,8 @@ pub struct WatchStream {
     responses: UnboundedReceiver<Result<WatchResponse, Status>>,
     created: VecDeque<WatchResponse>,
     live: BTreeSet<i64>,
-    /// Names of watchers that ended by a compaction: etcd goes on to know them.
+    /// Watchers that ended by a compaction, and were cancelled then. etcd knows them until that: it answers,
+    /// it refuses their names, and does not say how far the stream is.
     dead: BTreeSet<i64>,
     /// What came since the last comparison, by watcher.
     pub seen: BTreeMap<i64, Vec<Sight>>,
@@ -178,31 +179,25 @@ impl WatchStream {
         self.until(|stream| stream.rested >= revision).await
     }
 
-    /// Waits until nobody reads history any more; `false` if that does not come.
+    /// Waits until nobody reads history any more, if anybody does; `false` if that does not come.
     ///
     /// # Errors
     /// When the stream has ended.
     pub async fn catch_up(&mut self) -> anyhow::Result<bool> {
         let deadline = Instant::now() + RESPONSE_TIME_MAX;
         let known = self.progress.len();
-        while self.progress.len() == known && Instant::now() < deadline {
+        while self.reads_history && Instant::now() < deadline {
             self.ask_progress()?;
             let again = Instant::now() + ASK_AGAIN;
-            self.until_time(again, |stream| stream.progress.len() > known).await?;
+            self.reads_history =
+                !self.until_time(again, |stream| stream.progress.len() > known).await?;
         }
-        let told = self.progress.len() > known;
-        self.reads_history &= !told;
-        Ok(told)
+        Ok(!self.reads_history)
     }
 
     /// Whether a watcher may still read history.
     pub fn reads_history(&self) -> bool {
         self.reads_history
-    }
-
-    /// Whether a request for this watcher can be compared, see [`WatchStream::dead`].
-    pub fn knows(&self, watch_id: i64) -> bool {
-        !self.dead.contains(&watch_id)
     }
 
     /// Whether there is room for another watcher.
@@ -231,26 +226,31 @@ impl WatchStream {
             match timeout_at(deadline, self.responses.recv()).await {
                 Err(_) => return Ok(false),
                 Ok(None) => anyhow::bail!("the watch stream has ended"),
-                Ok(Some(response)) => self.take(response.context("a watch stream failed")?),
+                Ok(Some(response)) => self.take(response.context("a watch stream failed")?)?,
             }
         }
         Ok(true)
     }
 
-    fn take(&mut self, mut response: WatchResponse) {
+    fn take(&mut self, mut response: WatchResponse) -> anyhow::Result<()> {
         let revision = response.header.as_ref().map_or(0, |header| header.revision);
         response.header.iter_mut().for_each(mask_header);
         let watch_id = response.watch_id;
         if response.created {
             if !response.canceled {
                 self.live.insert(watch_id);
+                self.dead.remove(&watch_id);
             }
             self.created.push_back(response);
         } else if response.canceled {
-            self.live.remove(&watch_id);
             let (compact_revision, reason) = (response.compact_revision, response.cancel_reason);
+            if self.dead.remove(&watch_id) {
+                return Ok(());
+            }
+            self.live.remove(&watch_id);
             if compact_revision > 0 {
                 self.dead.insert(watch_id);
+                self.send(RequestUnion::CancelRequest(WatchCancelRequest { watch_id }))?;
             }
             let ended = Sight::Ended { revision, compact_revision, reason };
             self.seen.entry(watch_id).or_default().push(ended);
@@ -264,5 +264,6 @@ impl WatchStream {
             let events = response.events.into_iter().map(Sight::Event);
             self.seen.entry(watch_id).or_default().extend(events);
         }
+        Ok(())
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Left out is what etcd decides by the time that something takes, or keeps of what is over:
 //!
-//! - A cancel of a watcher that ended by a compaction, and its name for another one: etcd keeps the name
-//!   until the stream ends, so it answers the first and refuses the second.
+//! - What a watcher is that ended by a compaction: etcd knows it until it is cancelled, and says only then
+//!   how far the stream is. So it is cancelled at once, and whether that is answered is not compared.
 //! - Progress from time to time (`progress_notify`): its first answer depends on the clock.
 
 use bytes::Bytes;

@@ -37,7 +37,7 @@ impl Match {
         let is_future = request.start_revision > self.revision;
         let number = if is_future { PRESENT } else { stream % PRESENT };
         let [left, right] = &mut self.watches.0[number];
-        if !left.has_room() || !left.knows(request.watch_id) {
+        if !left.has_room() {
             return Ok(None);
         }
         let left = left.create(request.clone(), at).await?;
@@ -57,9 +57,7 @@ impl Match {
             return Ok(Some(difference));
         }
         for side in &mut self.watches.0[stream] {
-            if side.knows(watch_id) {
-                side.cancel(watch_id).await?;
-            }
+            side.cancel(watch_id).await?;
         }
         self.count("watch cancelled", 1);
         self.compare_watches().await
@@ -90,11 +88,12 @@ impl Match {
             return Ok(Some(difference));
         }
         let mut asked = false;
-        for side in self.watches.0.iter_mut().flatten().filter(|side| side.reads_history()) {
-            asked = true;
-            if !side.catch_up().await? {
-                let left = "a stream that does not say how far it is";
-                return Ok(differ(&Operation::CompareWatches, [left.into(), String::new()]));
+        for [left, right] in &mut self.watches.0 {
+            asked |= left.reads_history() || right.reads_history();
+            let caught_up = [left.catch_up().await?, right.catch_up().await?];
+            let text = |done| if done { "caught up".into() } else { NOTHING.into() };
+            if let Some(difference) = differ(&Operation::CompareWatches, caught_up.map(text)) {
+                return Ok(Some(difference));
             }
         }
         if asked && let Some(difference) = self.rest().await? {

@@ -48,7 +48,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant { name: "half-transaction", seeds_max: 20 },
     Mutant { name: "half-flush", seeds_max: 50 },
     Mutant { name: "rename-not-synced", seeds_max: 200 },
-    Mutant { name: "watch-past-compaction", seeds_max: 50 },
+    Mutant { name: "watch-past-compaction", seeds_max: 200 },
     Mutant { name: "progress-ahead-of-events", seeds_max: 20 },
     Mutant { name: "hand-over-twice", seeds_max: 20 },
     Mutant { name: "live-event-lost", seeds_max: 50 },

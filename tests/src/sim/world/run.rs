@@ -23,7 +23,7 @@ use crate::sim::invariants::{
     Blame, EndsOnlyWhenTheDiskFails, ErrorsAreThoseOfTheApi, EveryRequestIsAnswered, QuotaHolds,
     Referee, SizesAreThoseOfTheRows, StartsAgainByItself, Violation, WhatIsStoredCanBeRead, named,
 };
-use crate::sim::rng::Rng;
+use crate::sim::rng::{MILLION, Rng};
 use crate::sim::trace::Trace;
 use crate::sim::workload::Workload;
 
@@ -216,8 +216,12 @@ impl Run {
             }
             if life.published().leads_alone && !life.has_work() {
                 life.ready();
-                self.inspect(life)?;
-                return Ok(None);
+                let inspected = self.inspect(life);
+                self.met_faults();
+                if self.disk().is_down() {
+                    return Ok(Some(End::Down));
+                }
+                return inspected.map(|()| None);
             }
             self.doing = life.flushing().unwrap_or(Activity::Idle);
             life.worker_step();
@@ -331,7 +335,7 @@ impl Run {
             Turn::Deliver => life.deliver(),
             Turn::Owner => {
                 self.doing = Activity::Apply;
-                return Ok(life.owner_turn());
+                return Ok(self.owner_turn(life));
             }
             Turn::Tick => {
                 self.doing = Activity::Apply;
@@ -349,6 +353,18 @@ impl Run {
             Turn::Trouble => {}
         }
         Ok(Ok(()))
+    }
+
+    /// A turn of the owner. It reads so seldom, for compares of values, that chance has it fail now and
+    /// then by itself.
+    fn owner_turn(&mut self, life: &mut Life) -> Result<(), RunError> {
+        if !self.faults || !self.rng.one_in(8) {
+            return life.owner_turn();
+        }
+        self.disk().set_rates(FaultRates { read_error: MILLION / 2, ..self.rates });
+        let turned = life.owner_turn();
+        self.disk().set_rates(self.rates);
+        turned
     }
 
     /// Looks at what a turn left behind; `Some` if the process is over.
