@@ -29,7 +29,14 @@ fn a_seed_replays_to_the_same_event_log() {
 #[test]
 fn quick_mutants_are_found() {
     const SEEDS: u64 = 4;
-    let quick = ["acknowledge-before-sync", "double-apply", "half-transaction", "half-flush"];
+    let quick = [
+        "acknowledge-before-sync",
+        "double-apply",
+        "half-transaction",
+        "half-flush",
+        "progress-ahead-of-events",
+        "hand-over-twice",
+    ];
     for name in quick {
         let options = Options { mutant: Some(name), ..Options::default() };
         let job = |seed| (SCENARIO.run_seed)(seed, &options);

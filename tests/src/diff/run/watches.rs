@@ -117,7 +117,8 @@ impl Match {
             right.take_more().await?;
         }
         let (seen, other) = (std::mem::take(&mut left.seen), std::mem::take(&mut right.seen));
-        (left.progress.clear(), right.progress.clear());
+        left.progress.clear();
+        right.progress.clear();
         self.count("watch events", seen.values().map(Vec::len).sum::<usize>() as u64);
         let names = seen.keys().chain(other.keys());
         let Some(name) = names.copied().find(|name| seen.get(name) != other.get(name)) else {

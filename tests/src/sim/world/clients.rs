@@ -210,7 +210,7 @@ impl Clients {
         }
         let at = *rng.pick(&ready);
         let busy = &mut self.busy[at];
-        busy.woken.sleep();
+        busy.woken.fall_asleep();
         busy.polls += 1;
         let waker = busy.woken.waker();
         match busy.future.as_mut().poll(&mut Context::from_waker(&waker)) {

@@ -279,7 +279,7 @@ impl Watchers {
             }
             return Ok(());
         }
-        stream.woken.sleep();
+        stream.woken.fall_asleep();
         let mut sent = Sent::new(HEAD);
         let pulled = hub.pull(stream.id, &mut sent, &stream.woken.waker());
         let is_idle = matches!(pulled, Pulled::Idle) && sent.is_empty();

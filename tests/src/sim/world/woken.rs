@@ -27,7 +27,7 @@ impl Woken {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn sleep(&self) {
+    pub(super) fn fall_asleep(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
 
