@@ -44,6 +44,8 @@ pub enum Mutant {
     RevokeLeavesKey,
     /// A key that gets another lease, or none, stays attached to the one before.
     DetachForgotten,
+    /// What the log of events drops is dropped for whoever has yet to be sent it, too.
+    LiveEventLost,
 }
 
 #[cfg(feature = "mutants")]

@@ -361,6 +361,7 @@ fn options(config: &Config, setup: &Setup) -> Result<Options, ServerError> {
         first_request_id: first_request_id(setup.member.id, random()?),
         request_bytes_max: config.limits.request_bytes_max,
         fragment_bytes: config.limits.message_bytes_max(),
+        watch_log_bytes_max: crate::watch::LOG_BYTES_MAX,
         quota_bytes,
         request_timeout: Some(REQUEST_TIMEOUT + 2 * election),
         slow_apply: config.monitor.warning_apply,

@@ -64,6 +64,7 @@ fn leader() -> (Owner<Dead>, Handle) {
         first_request_id: 1,
         request_bytes_max: 1 << 20,
         fragment_bytes: 1 << 20,
+        watch_log_bytes_max: 1 << 20,
         quota_bytes: None,
         lease_ttl_min_s: 2,
         request_timeout: None,

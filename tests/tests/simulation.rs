@@ -35,6 +35,8 @@ fn quick_mutants_are_found() {
         "half-transaction",
         "half-flush",
         "detach-forgotten",
+        "progress-ahead-of-events",
+        "hand-over-twice",
     ];
     for name in quick {
         let options = Options { mutant: Some(name), ..Options::default() };

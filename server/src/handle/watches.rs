@@ -1,5 +1,9 @@
 //! The way of changes to those who watch: the owner says that there is something new, and the runtime
 //! that serves the streams finds out whom it concerns.
+//!
+//! ```text
+//! owner: applied, changed() -> is anybody watching? -> notified() -> Hub::advance, until nothing is new
+//! ```
 
 use std::sync::Arc;
 
@@ -31,6 +35,12 @@ impl Watches {
         if self.hub.is_watched() {
             self.changed.notify_one();
         }
+    }
+
+    /// Whether [`Watches::changed`] woke the driver since this was asked last: for whoever drives the hub in
+    /// turns instead of [`Watches::drive`], after the same decision.
+    pub fn take_changed(&self) -> bool {
+        std::pin::pin!(self.changed.notified()).enable()
     }
 
     /// Tells streams of changes as they come. To be spawned on the runtime that serves them; ends only

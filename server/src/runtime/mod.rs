@@ -25,7 +25,7 @@ use crate::storage::reserve::Reserve;
 use crate::storage::state::{Fault, OpenError};
 use crate::storage::wal::WalError;
 use crate::telemetry::Metrics;
-use crate::watch::{Hub, LOG_BYTES_MAX};
+use crate::watch::Hub;
 
 use apply_laps::ApplyLaps;
 use background::Background;
@@ -52,6 +52,8 @@ pub struct Options {
     pub request_bytes_max: usize,
     /// Watch responses to clients that allow it are cut at this size, in bytes.
     pub fragment_bytes: usize,
+    /// What the newest events may take in memory, in bytes.
+    pub watch_log_bytes_max: usize,
     /// The quota in bytes; `None` for none.
     pub quota_bytes: Option<u64>,
     /// See [`Parts::request_timeout`].
@@ -212,7 +214,7 @@ pub fn assemble(
         watches: Watches::new(Hub::new(
             view.current_revision(),
             options.fragment_bytes,
-            LOG_BYTES_MAX,
+            options.watch_log_bytes_max,
         )),
         first_id: options.first_request_id,
         request_bytes_max: options.request_bytes_max,

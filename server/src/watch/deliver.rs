@@ -6,8 +6,7 @@ use super::Scan;
 use super::encode::{Notice, Sent};
 use super::event::{Event, Filter, Previous};
 use super::hub::{Inner, compacted_response};
-use super::interests::GroupId;
-use super::stream::{Stream, StreamId, Stretch, Watcher};
+use super::stream::{Ready, Stream, StreamId, Stretch, Watcher};
 use crate::mutants::{self, Mutant};
 
 /// A portion ends when it has this many bytes; one revision may be more.
@@ -36,20 +35,20 @@ impl Inner {
     /// Appends what the stream sends next.
     pub(super) fn pull(&mut self, id: StreamId, fragment_bytes: usize, sent: &mut Sent) -> Pulled {
         let mut stretches = 0;
-        while sent.len() < PORTION_BYTES {
+        while sent.len() < portion_bytes() {
             let Some(stream) = self.streams.get_mut(&id) else { return Pulled::Closed };
             if let Some(control) = stream.controls.pop_front() {
                 sent.notice(control.revision, &control.notice);
             } else if stream.stretch.is_some() {
-                if stretches == STRETCH_WATCHERS_MAX {
+                if stretches == mutants::step(STRETCH_WATCHERS_MAX) {
                     return Pulled::More;
                 }
                 stretches += 1;
                 self.send_stretch(id, fragment_bytes, sent);
             } else if stream.behind.is_empty() || !stream.ready.is_empty() && !stream.behind_first {
                 stream.behind_first = true;
-                let Some(&group) = stream.ready.front() else { return self.rest(id, sent) };
-                if !self.send_group(id, group, fragment_bytes, sent) {
+                let Some(&ready) = stream.ready.front() else { return self.rest(id, sent) };
+                if !self.send_group(id, ready, fragment_bytes, sent) {
                     return Pulled::More;
                 }
             } else {
@@ -78,7 +77,7 @@ impl Inner {
     fn send_group(
         &mut self,
         id: StreamId,
-        group_id: GroupId,
+        Ready { group: group_id, since }: Ready,
         fragment_bytes: usize,
         sent: &mut Sent,
     ) -> bool {
@@ -91,7 +90,11 @@ impl Inner {
         let names = group.members.get(&id).map_or(&[][..], Vec::as_slice);
         let mut next = i64::MAX;
         for name in names {
-            let Some(watcher) = stream.watchers.get(name) else { continue };
+            let Some(watcher) = stream.watchers.get_mut(name) else { continue };
+            if stream.behind.contains(name) {
+                continue;
+            }
+            watcher.next = watcher.next.max(since);
             if watcher.next < group.trail.known_from() {
                 stream.behind.insert(*name);
             } else {
@@ -106,7 +109,7 @@ impl Inner {
             }
             next = main + 1;
         }
-        stream.ready.retain(|ready| *ready != group_id);
+        stream.ready.retain(|ready| ready.group != group_id);
         group.idle.push(id);
         true
     }
@@ -132,7 +135,7 @@ impl Inner {
             .map(|(_, event)| event)
             .filter(|event| watcher.filter.admits(event))
             .collect();
-        send_events(watcher, watch_id, (stretch.current, &wanted), fragment_bytes, sent);
+        send_events(watcher, watch_id, (stretch.upto, &wanted), fragment_bytes, sent);
         let upto = stretch.upto - i64::from(mutants::on(Mutant::HandOverTwice));
         watcher.next = (upto + 1).max(watcher.next);
         self.place(id, watch_id);
@@ -180,6 +183,10 @@ impl Inner {
     }
 }
 
+fn portion_bytes() -> usize {
+    mutants::step(PORTION_BYTES)
+}
+
 /// The events of one revision on their way to the watchers of one group.
 struct Portion<'a> {
     main: i64,
@@ -198,11 +205,12 @@ impl Portion<'_> {
             if watcher.next > self.main || stream.behind.contains(name) {
                 continue;
             }
-            if self.sent.len() >= PORTION_BYTES {
+            if self.sent.len() >= portion_bytes() {
                 return false;
             }
             if watcher.filter.prev_kv && self.lacks_prev() {
                 // It came after the events did.
+                watcher.next = self.main;
                 stream.behind.insert(*name);
                 continue;
             }

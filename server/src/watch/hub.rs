@@ -8,7 +8,7 @@ use super::event::Event;
 use super::group::Group;
 use super::interests::{GroupId, Interests};
 use super::log::Log;
-use super::stream::{CONTROLS_MAX, Control, Interest, Stream, StreamId, Watcher};
+use super::stream::{CONTROLS_MAX, Control, Interest, Ready, Stream, StreamId, Watcher};
 use super::{Counts, CreateError};
 use crate::mutants::{self, Mutant};
 use crate::mvcc::{KeyRange, Revision};
@@ -122,9 +122,12 @@ impl Inner {
         }
         stream.behind.remove(&watch_id);
         let has_events = group.trail.newest().is_some_and(|newest| newest >= watcher.next);
-        if has_events && let Some(place) = group.idle.iter().position(|idle| *idle == id) {
+        let is_ready = |ready: &&mut Ready| ready.group == watcher.group;
+        if let Some(ready) = stream.ready.iter_mut().find(is_ready) {
+            ready.since = ready.since.min(watcher.next);
+        } else if has_events && let Some(place) = group.idle.iter().position(|idle| *idle == id) {
             group.idle.swap_remove(place);
-            stream.ready.push_back(watcher.group);
+            stream.ready.push_back(Ready { group: watcher.group, since: watcher.next });
         }
     }
 
@@ -155,7 +158,7 @@ impl Inner {
         if !group.members.contains_key(&id)
             && let Some(stream) = self.streams.get_mut(&id)
         {
-            stream.ready.retain(|ready| *ready != watcher.group);
+            stream.ready.retain(|ready| ready.group != watcher.group);
         }
         if group.members.is_empty()
             && let Some(group) = self.groups.remove(&watcher.group)
@@ -194,6 +197,7 @@ impl Inner {
 
     /// Everything up to `revision` has been pushed: whoever is concerned may have it.
     pub(super) fn complete(&mut self, revision: i64, wakers: &mut Vec<Waker>) {
+        let since = self.revision + 1;
         self.revision = revision;
         for group_id in std::mem::take(&mut self.touched) {
             let Some(group) = self.groups.get_mut(&group_id) else { continue };
@@ -203,7 +207,7 @@ impl Inner {
             }
             for stream_id in group.idle.drain(..) {
                 if let Some(stream) = self.streams.get_mut(&stream_id) {
-                    stream.ready.push_back(group_id);
+                    stream.ready.push_back(Ready { group: group_id, since });
                     wakers.extend(stream.waker.take());
                 }
             }
@@ -220,6 +224,7 @@ impl Inner {
     pub(super) fn skip_to(&mut self, revision: i64, wakers: &mut Vec<Waker>) {
         self.log.clear();
         self.touched.clear();
+        let since = self.revision + 1;
         self.revision = revision;
         self.next = Revision::new(revision + 1, 0);
         let mut moved = BTreeSet::new();
@@ -230,8 +235,7 @@ impl Inner {
         }
         for id in moved {
             let Some(stream) = self.streams.get_mut(&id) else { continue };
-            let late = stream.watchers.iter().filter(|(_, watcher)| watcher.next <= revision);
-            stream.behind.extend(late.map(|(watch_id, _)| *watch_id));
+            stream.fall_behind(since, revision);
             wakers.extend(stream.waker.take());
         }
     }
@@ -278,7 +282,7 @@ impl Inner {
         let revision = self.revision;
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let Stream { watchers, controls, behind, ready, .. } = stream;
-        let ready: BTreeSet<GroupId> = ready.iter().copied().collect();
+        let ready: BTreeSet<GroupId> = ready.iter().map(|ready| ready.group).collect();
         for (&watch_id, watcher) in watchers.iter_mut().filter(|(_, w)| w.progress_notify) {
             let was_fresh = std::mem::replace(&mut watcher.is_fresh, false);
             let is_synced = !behind.contains(&watch_id) && !ready.contains(&watcher.group)

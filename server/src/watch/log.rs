@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use super::event::Event;
+use crate::mutants::{self, Mutant};
 
 /// Events by the order in which they came, from `first` on.
 #[derive(Debug)]
@@ -79,7 +80,9 @@ impl Trail {
     /// Forgets what the log has dropped.
     pub(super) fn forget(&mut self, log: &Log) {
         while let Some((main, _)) = self.events.pop_front_if(|(_, number)| *number < log.first) {
-            self.known_from = self.known_from.max(main + 1);
+            if !mutants::on(Mutant::LiveEventLost) {
+                self.known_from = self.known_from.max(main + 1);
+            }
         }
     }
 

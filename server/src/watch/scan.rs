@@ -31,7 +31,7 @@ pub struct Scan {
 /// What one step read.
 enum Step {
     /// Rows that were there; everything up to `upto` is now read if that is not below `from`.
-    Read { upto: i64, current: i64 },
+    Read { upto: i64 },
     /// What is wanted was compacted.
     Compacted { compacted: i64, floor: i64 },
 }
@@ -51,8 +51,8 @@ impl Scan {
         view: &std::sync::Arc<View>,
         rows: &dyn Rows,
     ) -> Result<bool, RowsError> {
-        let (upto, current) = match self.read(view, rows)? {
-            Step::Read { upto, current } => (upto, current),
+        let upto = match self.read(view, rows)? {
+            Step::Read { upto } => upto,
             Step::Compacted { compacted, floor } => {
                 hub.lock().absorb_compacted(self.stream, compacted, floor);
                 return Ok(true);
@@ -64,8 +64,7 @@ impl Scan {
         let complete = self.rows.partition_point(|row| row.key.revision().main <= upto);
         self.rows.truncate(complete);
         let events = self.events(hub, view, rows)?;
-        let stretch =
-            Stretch { events, from: self.from, upto, current, pending: Default::default() };
+        let stretch = Stretch { events, from: self.from, upto, pending: Default::default() };
         hub.lock().absorb(self.stream, stretch);
         Ok(true)
     }
@@ -96,7 +95,7 @@ impl Scan {
             }
             None => end,
         };
-        Ok(Step::Read { upto, current: recent.current })
+        Ok(Step::Read { upto })
     }
 
     /// The rows that the stream's watchers want, with their previous versions where they want those.

@@ -72,10 +72,17 @@ pub(super) struct Stretch {
     pub(super) from: i64,
     /// Everything up to this main revision is in it.
     pub(super) upto: i64,
-    /// The current revision when it was read.
-    pub(super) current: i64,
     /// Who has yet to get its part.
     pub(super) pending: VecDeque<i64>,
+}
+
+/// A group with events for the live watchers of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ready {
+    pub(super) group: GroupId,
+    /// Those watchers have been sent everything before this main revision, whatever their cursors say:
+    /// a cursor stands still as long as nothing concerns it.
+    pub(super) since: i64,
 }
 
 #[derive(Debug, Default)]
@@ -84,7 +91,7 @@ pub(super) struct Stream {
     pub(super) next_id: i64,
     pub(super) controls: VecDeque<Control>,
     /// Groups with events for live watchers, in the order in which they came up.
-    pub(super) ready: VecDeque<GroupId>,
+    pub(super) ready: VecDeque<Ready>,
     pub(super) behind: BTreeSet<i64>,
     pub(super) stretch: Option<Stretch>,
     /// Revisions at which somebody asked how far the stream has come.
@@ -102,6 +109,22 @@ impl Stream {
         }
         self.next_id += 1;
         self.next_id - 1
+    }
+
+    /// Everything up to `revision` is to be read by whoever wants some of it. The live watchers of groups
+    /// that are not ready have been sent everything before `since`.
+    pub(super) fn fall_behind(&mut self, since: i64, revision: i64) {
+        let ready: BTreeMap<GroupId, i64> =
+            self.ready.iter().map(|ready| (ready.group, ready.since)).collect();
+        for (watch_id, watcher) in &mut self.watchers {
+            if !self.behind.contains(watch_id) {
+                let since = ready.get(&watcher.group).copied().unwrap_or(since);
+                watcher.next = watcher.next.max(since);
+            }
+            if watcher.next <= revision {
+                self.behind.insert(*watch_id);
+            }
+        }
     }
 
     pub(super) fn say(&mut self, revision: i64, notice: Notice) {

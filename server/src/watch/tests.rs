@@ -1,6 +1,8 @@
 //! Watches against a naive history: whatever happens between two pulls, each watcher is sent each event
 //! of its keys once, in order, in whole revisions, or is told that its history is gone.
 
+mod moments;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,6 +76,7 @@ enum Step {
     Write(Vec<(u8, bool)>),
     Advance,
     Flush,
+    Evict(u8),
     Compact(u8),
     Open,
     Create { client: usize, range: (u8, u8), back: i64, filter: Filter, fragment: bool },
@@ -116,6 +119,7 @@ impl World {
             Step::Write(changes) => self.write(&changes),
             Step::Advance => drop(self.hub.advance(&self.view, &self.store).unwrap()),
             Step::Flush => self.flush(),
+            Step::Evict(rows) => drop(self.view.write().evict(usize::from(rows))),
             Step::Compact(back) => self.compact(self.current - i64::from(back % 6)),
             Step::Open => self.clients.push(Client {
                 stream: self.hub.open(),
@@ -416,6 +420,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(Step::Write),
         5 => Just(Step::Advance),
         3 => Just(Step::Flush),
+        3 => (1..12u8).prop_map(Step::Evict),
         1 => any::<u8>().prop_map(Step::Compact),
         1 => Just(Step::Open),
         3 => create.prop_map(|(client, range, back, filter, fragment)| Step::Create {

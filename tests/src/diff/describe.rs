@@ -7,6 +7,7 @@ use quorate_proto::etcdserverpb::compare::TargetUnion;
 use quorate_proto::etcdserverpb::request_op::Request;
 use quorate_proto::etcdserverpb::{
     Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    WatchCreateRequest,
 };
 
 use super::operation::Operation;
@@ -31,6 +32,14 @@ impl Display for Operation {
             Operation::Status(_) => write!(f, "status"),
             Operation::Alarm(_) => write!(f, "alarm list"),
             Operation::HashKv(request) => write!(f, "hashkv revision={}", request.revision),
+            Operation::Watch(stream, request) => {
+                write!(f, "watch on stream {stream} {}", watch(request))
+            }
+            Operation::CancelWatch(stream, watch_id) => {
+                write!(f, "cancel watch {watch_id} on stream {stream}")
+            }
+            Operation::WatchProgress(stream) => write!(f, "progress of watch stream {stream}"),
+            Operation::CompareWatches => write!(f, "compare what watchers were sent"),
             Operation::Check { compact } => {
                 write!(f, "compact revision={compact} physical=true, hashkv at each revision left")
             }
@@ -105,6 +114,19 @@ fn delete(request: &DeleteRangeRequest) -> String {
         .bytes("key", &request.key)
         .bytes("range_end", &request.range_end)
         .flag("prev_kv", request.prev_kv)
+        .text()
+}
+
+fn watch(request: &WatchCreateRequest) -> String {
+    Fields::default()
+        .bytes("key", &request.key)
+        .bytes("range_end", &request.range_end)
+        .number("start_revision", request.start_revision)
+        .number("watch_id", request.watch_id)
+        .flag("prev_kv", request.prev_kv)
+        .flag("fragment", request.fragment)
+        .flag("no_put", request.filters.contains(&0))
+        .flag("no_delete", request.filters.contains(&1))
         .text()
 }
 

@@ -13,6 +13,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
 use super::operation::Operation;
+use super::watches::WatchStream;
 
 /// Everything that a server answers to one request.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,6 +96,7 @@ pub struct Peer {
     kv: KvClient<Channel>,
     cluster: ClusterClient<Channel>,
     maintenance: MaintenanceClient<Channel>,
+    channel: Channel,
 }
 
 impl Peer {
@@ -107,14 +109,23 @@ impl Peer {
         Ok(Peer {
             kv: KvClient::new(channel.clone()).max_decoding_message_size(usize::MAX),
             cluster: ClusterClient::new(channel.clone()),
-            maintenance: MaintenanceClient::new(channel),
+            maintenance: MaintenanceClient::new(channel.clone()),
+            channel,
         })
+    }
+
+    /// Opens a watch stream.
+    ///
+    /// # Errors
+    /// When the server does not serve it.
+    pub async fn watch(&self) -> anyhow::Result<WatchStream> {
+        WatchStream::open(self.channel.clone()).await
     }
 
     /// Sends one request and waits for all of its reply.
     ///
     /// # Panics
-    /// At [`Operation::Check`], which is several requests.
+    /// At [`Operation::Check`], which is several requests, and at what goes to a watch stream.
     pub async fn ask(&mut self, operation: &Operation) -> Reply {
         match operation.clone() {
             Operation::Range(request) => reply(self.kv.range(request).await, Reply::Range),
@@ -136,7 +147,11 @@ impl Peer {
             Operation::HashKv(request) => {
                 reply(self.maintenance.hash_kv(request).await, Reply::HashKv)
             }
-            Operation::Check { .. } => panic!("a check is sent as its parts"),
+            Operation::Check { .. }
+            | Operation::Watch(..)
+            | Operation::CancelWatch(..)
+            | Operation::WatchProgress(_)
+            | Operation::CompareWatches => panic!("{operation} is no single request"),
         }
     }
 

@@ -28,6 +28,7 @@ use super::operation::Operation;
 use super::rng::Rng;
 
 mod txn;
+mod watch;
 
 const KEYS: [&[u8]; 26] = [
     b"a",
@@ -114,6 +115,10 @@ impl Generator {
 
     /// The next request.
     pub fn draw(&mut self) -> Operation {
+        // What lives longer than a request is drawn here, beside the requests.
+        if self.rng.one_in(30) {
+            return self.watch();
+        }
         match self.rng.below(1000) {
             0..300 => Operation::Put(self.put()),
             300..560 => Operation::Range(self.range()),

@@ -41,7 +41,7 @@ pub fn normal(operation: &Operation, mut reply: Reply) -> Reply {
     reply
 }
 
-fn mask_header(header: &mut ResponseHeader) {
+pub(super) fn mask_header(header: &mut ResponseHeader) {
     mask(&mut header.cluster_id);
     mask(&mut header.member_id);
     mask(&mut header.raft_term);

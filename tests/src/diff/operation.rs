@@ -2,7 +2,7 @@
 
 use quorate_proto::etcdserverpb::{
     AlarmRequest, CompactionRequest, DeleteRangeRequest, HashKvRequest, MemberListRequest,
-    PutRequest, RangeRequest, StatusRequest, TxnRequest,
+    PutRequest, RangeRequest, StatusRequest, TxnRequest, WatchCreateRequest,
 };
 
 /// A request, or the check after every 1,000 of them.
@@ -28,6 +28,15 @@ pub enum Operation {
     Alarm(AlarmRequest),
     /// `Maintenance.HashKV`.
     HashKv(HashKvRequest),
+    /// `Watch.Watch`: a new watcher on a stream, by its number. One that begins in the future is put on
+    /// the stream for those.
+    Watch(usize, WatchCreateRequest),
+    /// The end of a watcher, by the numbers of its stream and its own.
+    CancelWatch(usize, i64),
+    /// The question how far a stream is.
+    WatchProgress(usize),
+    /// Everything is brought to rest, and what watchers were sent is compared.
+    CompareWatches,
     /// A physical compaction at a revision, then `HashKV` at each revision from there to now.
     Check {
         /// Where the history is compacted.

@@ -1,5 +1,7 @@
 //! Plays a history against two servers.
 
+mod watches;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -7,6 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use anyhow::Context as _;
 use quorate_proto::etcdserverpb::{CompactionRequest, HashKvRequest, PutRequest, RangeRequest};
 
+use self::watches::Pairs;
 use super::exchange::{Peer, Reply};
 use super::generate::Generator;
 use super::normal::{normal, readable};
@@ -62,6 +65,7 @@ pub struct Summary {
 pub struct Match {
     servers: [Server; 2],
     peers: [Peer; 2],
+    watches: Pairs,
     /// The current revision.
     pub revision: i64,
     /// The compacted revision; 0 for none.
@@ -112,8 +116,9 @@ impl Match {
         }
         let peers =
             [Peer::connect(&servers[0].url()).await?, Peer::connect(&servers[1].url()).await?];
+        let watches = Pairs::open(&peers).await?;
         let outcomes = BTreeMap::new();
-        Ok(Match { servers, peers, revision: 1, compacted: 0, compared: 0, outcomes })
+        Ok(Match { servers, peers, watches, revision: 1, compacted: 0, compared: 0, outcomes })
     }
 
     fn summary(self, steps: Vec<Step>, difference: Option<Difference>) -> Summary {
@@ -174,9 +179,23 @@ impl Match {
     /// # Errors
     /// When a server has ended.
     pub async fn play(&mut self, operation: &Operation) -> anyhow::Result<Option<Difference>> {
-        let &Operation::Check { compact } = operation else {
-            return self.compare(operation).await;
+        let compact = match operation {
+            Operation::Watch(stream, request) => return self.create_watch(*stream, request).await,
+            Operation::CancelWatch(stream, name) => return self.cancel_watch(*stream, *name).await,
+            Operation::WatchProgress(stream) => return self.watch_progress(*stream).await,
+            Operation::CompareWatches => return self.compare_watches().await,
+            Operation::Compact(request) if self.is_next_compaction(request.revision) => {
+                // Whether a watcher that reads history is faster is chance, and so is whether a previous
+                // version is still there.
+                let difference = self.compare_watches().await?;
+                return Ok(difference.or(self.compare(operation).await?));
+            }
+            Operation::Check { compact } => *compact,
+            _ => return self.compare(operation).await,
         };
+        if let Some(difference) = self.compare_watches().await? {
+            return Ok(Some(difference));
+        }
         let request = CompactionRequest { revision: compact, physical: true };
         if let Some(difference) = self.compare(&Operation::Compact(request)).await? {
             return Ok(Some(difference));
@@ -193,6 +212,14 @@ impl Match {
         let everything =
             RangeRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() };
         self.compare(&Operation::Range(everything)).await
+    }
+
+    fn is_next_compaction(&self, revision: i64) -> bool {
+        (self.compacted + 1..=self.revision).contains(&revision)
+    }
+
+    fn count(&mut self, outcome: &str, many: u64) {
+        *self.outcomes.entry(outcome.to_owned()).or_default() += many;
     }
 
     async fn compare(&mut self, operation: &Operation) -> anyhow::Result<Option<Difference>> {

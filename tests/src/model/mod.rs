@@ -343,7 +343,7 @@ fn visible(versions: &[Version], revision: i64) -> Option<&KeyValue> {
 }
 
 /// Whether `key` is in the range that a request names.
-fn in_range(key: &[u8], start: &[u8], end: &[u8]) -> bool {
+pub fn in_range(key: &[u8], start: &[u8], end: &[u8]) -> bool {
     match end {
         b"" => key == start,
         b"\0" => key >= start,

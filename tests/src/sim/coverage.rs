@@ -40,6 +40,8 @@ pub enum Activity {
     Apply,
     /// Reading a range in steps.
     Read,
+    /// Reading history for watchers that are behind.
+    CatchUp,
     /// Writing a flush batch.
     Flush,
     /// Starting a new segment of the log.
@@ -86,11 +88,12 @@ impl Fault {
 
 impl Activity {
     /// Every activity, in the order of the columns.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Idle,
         Self::Append,
         Self::Apply,
         Self::Read,
+        Self::CatchUp,
         Self::Flush,
         Self::Rotation,
         Self::Compaction,
@@ -106,6 +109,7 @@ impl Activity {
             Self::Append => "append",
             Self::Apply => "apply",
             Self::Read => "read",
+            Self::CatchUp => "catch-up",
             Self::Flush => "flush",
             Self::Rotation => "rotation",
             Self::Compaction => "compaction",

@@ -20,6 +20,7 @@ use quorate_proto::etcdserverpb::{RequestOp, TxnRequest};
 use quorate_proto::mvccpb::KeyValue;
 
 use super::leases::LEASE_IDS;
+use super::watching::{Told, Watched, WatcherId};
 use crate::model::{Model, Refusal, Reply, Request, Version};
 
 /// Names a request of a run.
@@ -59,6 +60,13 @@ pub enum Event<'a> {
     Unknown {
         /// What may have happened.
         op: OpId,
+    },
+    /// A client was told something about one of its watchers.
+    Watched {
+        /// Which.
+        watcher: WatcherId,
+        /// What.
+        told: &'a Told,
     },
     /// The member stopped; whatever was under way is unknown.
     Stopped,
@@ -149,6 +157,7 @@ pub struct History {
     settled: Vec<Settled>,
     /// Rows of revisions that the model does not have yet.
     applied: StoredState,
+    watched: Watched,
     known: i64,
     compacted: i64,
     unexplained: Option<i64>,
@@ -197,6 +206,11 @@ impl History {
         &self.settled
     }
 
+    /// What watchers were told.
+    pub fn watched(&self) -> &Watched {
+        &self.watched
+    }
+
     /// The revision at the last inspection that is no request's whole effect.
     pub fn unexplained(&self) -> Option<i64> {
         self.unexplained
@@ -217,6 +231,7 @@ impl History {
     /// Records an event.
     pub fn record(&mut self, event: &Event<'_>) {
         self.settled.clear();
+        self.watched.forget_heard();
         match event {
             Event::Begun { op, request } => self.begin(*op, request),
             Event::Replied { op, reply } => self.reply(*op, reply),
@@ -234,8 +249,10 @@ impl History {
             }
             Event::Applied { rows } => self.applied.rows.extend_from_slice(rows),
             Event::Inspected { state } => self.inspect(state),
+            Event::Watched { watcher, told } => self.watched.hear(*watcher, told),
         }
         self.settle();
+        self.watched.settle(&self.model);
     }
 
     fn begin(&mut self, op: OpId, request: &Request) {

@@ -8,5 +8,6 @@ pub mod leases;
 pub mod rng;
 pub mod runner;
 pub mod trace;
+pub mod watching;
 pub mod workload;
 pub mod world;

@@ -12,12 +12,15 @@ mod ends_only_when_the_disk_fails;
 mod errors_are_those_of_the_api;
 mod every_request_is_answered;
 mod hash_equals_model;
+mod idle_watches_are_woken;
 mod keys_follow_their_lease;
 mod leases_end_in_time;
 mod leases_equal_the_history;
 mod leases_live_their_time;
 mod linearizable_reads;
 mod no_half_transaction;
+mod previous_versions_are_exact;
+mod progress_is_true;
 mod quota_holds;
 mod replies_equal_model;
 mod revisions_without_gaps;
@@ -26,6 +29,11 @@ mod starts_again_by_itself;
 #[cfg(test)]
 mod tests;
 mod votes_are_kept;
+mod watch_headers_are_true;
+mod watch_responses_fit;
+mod watched_is_recovered;
+mod watches_end_only_at_lost_history;
+mod watches_equal_history;
 mod what_is_stored_can_be_read;
 
 use super::history::{Event, History};
@@ -38,18 +46,26 @@ pub use ends_only_when_the_disk_fails::EndsOnlyWhenTheDiskFails;
 pub use errors_are_those_of_the_api::ErrorsAreThoseOfTheApi;
 pub use every_request_is_answered::EveryRequestIsAnswered;
 pub use hash_equals_model::HashEqualsModel;
+pub use idle_watches_are_woken::IdleWatchesAreWoken;
 pub use keys_follow_their_lease::KeysFollowTheirLease;
 pub use leases_end_in_time::LeasesEndInTime;
 pub use leases_equal_the_history::LeasesEqualTheHistory;
 pub use leases_live_their_time::LeasesLiveTheirTime;
 pub use linearizable_reads::LinearizableReads;
 pub use no_half_transaction::NoHalfTransaction;
+pub use previous_versions_are_exact::PreviousVersionsAreExact;
+pub use progress_is_true::ProgressIsTrue;
 pub use quota_holds::QuotaHolds;
 pub use replies_equal_model::RepliesEqualModel;
 pub use revisions_without_gaps::RevisionsWithoutGaps;
 pub use sizes_are_those_of_the_rows::SizesAreThoseOfTheRows;
 pub use starts_again_by_itself::StartsAgainByItself;
 pub use votes_are_kept::VotesAreKept;
+pub use watch_headers_are_true::WatchHeadersAreTrue;
+pub use watch_responses_fit::WatchResponsesFit;
+pub use watched_is_recovered::WatchedIsRecovered;
+pub use watches_end_only_at_lost_history::WatchesEndOnlyAtLostHistory;
+pub use watches_equal_history::WatchesEqualHistory;
 pub use what_is_stored_can_be_read::WhatIsStoredCanBeRead;
 
 /// Something that must hold.
@@ -104,6 +120,13 @@ impl Referee {
             Box::new(LinearizableReads),
             Box::new(HashEqualsModel),
             Box::new(CompactionSparesTheReadable),
+            Box::new(WatchedIsRecovered),
+            Box::new(WatchesEqualHistory),
+            Box::new(WatchHeadersAreTrue),
+            Box::new(ProgressIsTrue),
+            Box::new(PreviousVersionsAreExact),
+            Box::new(WatchesEndOnlyAtLostHistory),
+            Box::new(IdleWatchesAreWoken),
         ];
         Self { history: History::new(), invariants }
     }

@@ -1,5 +1,7 @@
 //! Each invariant lets a right history pass and finds the mistake that it is for.
 
+mod watches;
+
 use quorate_proto::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, HashKvRequest, LeaseRevokeRequest, PutRequest,
     RangeRequest, RequestOp, TxnRequest, request_op::Request as Op,

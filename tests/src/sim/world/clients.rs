@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 
 use quorate_proto::etcdserverpb::alarm_request::AlarmAction;
 use quorate_proto::etcdserverpb::kv_server::Kv;
@@ -17,6 +17,7 @@ use quorate_server::handle::Handle;
 use tonic::codegen::tokio_stream::Stream as _;
 use tonic::{Request as Wire, Status};
 
+use super::woken::Woken;
 use crate::model::{Refusal, Reply, Request};
 use crate::sim::history::OpId;
 use crate::sim::rng::Rng;
@@ -218,26 +219,17 @@ struct Busy {
     polls: u64,
 }
 
-struct Woken(AtomicBool);
-
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 impl Clients {
     pub(super) fn len(&self) -> usize {
         self.busy.len()
     }
 
     pub(super) fn begin(&mut self, ask: Ask, future: Pending<Answer>) {
-        let woken = Arc::new(Woken(AtomicBool::new(true)));
-        self.busy.push(Busy { ask, future, woken, polls: 0 });
+        self.busy.push(Busy { ask, future, woken: Woken::new(), polls: 0 });
     }
 
     pub(super) fn can_go_on(&self) -> bool {
-        self.busy.iter().any(|busy| busy.woken.0.load(Ordering::Relaxed))
+        self.busy.iter().any(|busy| busy.woken.is_awake())
     }
 
     /// Whether a read is between two of its steps.
@@ -249,17 +241,16 @@ impl Clients {
 
     /// Lets one of those that can go on do so.
     pub(super) fn poll(&mut self, rng: &mut Rng) -> Option<(Ask, Answer)> {
-        let ready: Vec<usize> = (0..self.busy.len())
-            .filter(|&at| self.busy[at].woken.0.load(Ordering::Relaxed))
-            .collect();
+        let ready: Vec<usize> =
+            (0..self.busy.len()).filter(|&at| self.busy[at].woken.is_awake()).collect();
         if ready.is_empty() {
             return None;
         }
         let at = *rng.pick(&ready);
         let busy = &mut self.busy[at];
-        busy.woken.0.store(false, Ordering::Relaxed);
+        busy.woken.fall_asleep();
         busy.polls += 1;
-        let waker = Waker::from(busy.woken.clone());
+        let waker = busy.woken.waker();
         match busy.future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Pending => None,
             Poll::Ready(answer) => Some((self.busy.swap_remove(at).ask, answer)),

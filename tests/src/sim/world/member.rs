@@ -199,7 +199,8 @@ impl Member {
             tick: Duration::from_millis(TICK_MS),
             first_request_id: (self.id << 48) | (self.boots << 8) | 1,
             request_bytes_max: LIMITS.request_bytes_max,
-            fragment_bytes: LIMITS.message_bytes_max(),
+            fragment_bytes: self.plan.fragment_bytes,
+            watch_log_bytes_max: self.plan.watch_log_bytes,
             quota_bytes: self.plan.quota_bytes,
             // The owner counts ticks; there is no runtime that could hold a timer.
             request_timeout: None,

@@ -17,6 +17,8 @@ mod leasing;
 mod member;
 mod plan;
 mod run;
+mod watchers;
+mod woken;
 
 use quorate_server::mutants::{self, Mutant as Mistake};
 
@@ -50,6 +52,10 @@ const MUTANTS: &[Mutant] = &[
     Mutant { name: "checkpoint-kept", seeds_max: 200 },
     Mutant { name: "revoke-leaves-key", seeds_max: 50 },
     Mutant { name: "detach-forgotten", seeds_max: 50 },
+    Mutant { name: "watch-past-compaction", seeds_max: 200 },
+    Mutant { name: "progress-ahead-of-events", seeds_max: 20 },
+    Mutant { name: "hand-over-twice", seeds_max: 20 },
+    Mutant { name: "live-event-lost", seeds_max: 50 },
 ];
 
 fn mistake(name: &str) -> Mistake {
@@ -67,13 +73,18 @@ fn mistake(name: &str) -> Mistake {
         "checkpoint-kept" => Mistake::CheckpointKept,
         "revoke-leaves-key" => Mistake::RevokeLeavesKey,
         "detach-forgotten" => Mistake::DetachForgotten,
+        "watch-past-compaction" => Mistake::WatchPastCompaction,
+        "progress-ahead-of-events" => Mistake::ProgressAheadOfEvents,
+        "hand-over-twice" => Mistake::HandOverTwice,
+        "live-event-lost" => Mistake::LiveEventLost,
         _ => panic!("{name} is a mutant without a mistake"),
     }
 }
 
 fn possible(fault: Fault, activity: Activity) -> bool {
     use Activity::{
-        Append, Apply, Checkpoint, Compaction, Flush, Idle, Read, Recovery, Rewrite, Rotation,
+        Append, Apply, CatchUp, Checkpoint, Compaction, Flush, Idle, Read, Recovery, Rewrite,
+        Rotation,
     };
     match fault {
         Fault::Crash | Fault::Kill => true,
@@ -84,9 +95,9 @@ fn possible(fault: Fault, activity: Activity) -> bool {
             )
         }
         Fault::NoSpace | Fault::WriteError | Fault::SyncError => {
-            !matches!(activity, Idle | Apply | Read)
+            !matches!(activity, Idle | Apply | Read | CatchUp)
         }
-        Fault::ReadError => matches!(activity, Read | Apply | Flush | Rewrite | Recovery),
+        Fault::ReadError => matches!(activity, Read | CatchUp | Apply | Flush | Rewrite | Recovery),
         Fault::SlowDisk | Fault::Pause => !matches!(activity, Append | Recovery),
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Plan {
     pub(super) checkpoint_bytes: u64,
     pub(super) catchup_entries: u64,
     pub(super) reserve_bytes: u64,
+    pub(super) fragment_bytes: usize,
+    pub(super) watch_log_bytes: usize,
     pub(super) quota_bytes: Option<u64>,
     pub(super) auto_compaction: AutoCompaction,
     /// How often what is left of leases is written down.
@@ -61,6 +63,8 @@ impl Plan {
             checkpoint_bytes: *rng.pick(&[2000, 10_000, 1 << 20]),
             catchup_entries: *rng.pick(&[0, 10, 5000]),
             reserve_bytes: 64 << 10,
+            fragment_bytes: *rng.pick(&[100, 600, 1 << 20]),
+            watch_log_bytes: *rng.pick(&[400, 3000, 1 << 20]),
             quota_bytes: rng.one_in(4).then_some(30_000),
             auto_compaction: match rng.below(6) {
                 0 => AutoCompaction::Revision { retention: 15, interval_ticks: 8 },

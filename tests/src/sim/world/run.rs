@@ -1,6 +1,7 @@
 //! One run: lives of a member, one after the other, and what happens in each, as one seed decides.
 
 mod trouble;
+mod watching;
 
 use std::path::Path;
 
@@ -17,6 +18,7 @@ use super::inspect::{Inspection, inspect, reads_all_rows};
 use super::leasing::{Leasing, Wish};
 use super::member::{Life, Member};
 use super::plan::Plan;
+use super::watchers::Watchers;
 use crate::model::{Refusal, Reply, Request};
 use crate::sim::coverage::{Activity, Coverage, Fault};
 use crate::sim::fs::{DiskFault, FaultRates, SimFs};
@@ -26,7 +28,7 @@ use crate::sim::invariants::{
     EveryRequestIsAnswered, QuotaHolds, Referee, SizesAreThoseOfTheRows, StartsAgainByItself,
     Violation, WhatIsStoredCanBeRead, named,
 };
-use crate::sim::rng::Rng;
+use crate::sim::rng::{MILLION, Rng};
 use crate::sim::trace::Trace;
 use crate::sim::workload::Workload;
 
@@ -61,6 +63,7 @@ pub(super) struct Run {
     workload: Workload,
     referee: Referee,
     clients: Clients,
+    watchers: Watchers,
     next_op: u64,
     /// What to ask before anything new.
     urgent: Vec<Request>,
@@ -106,6 +109,7 @@ impl Run {
             member: Member::new(1, disk, plan.clone()),
             workload: Workload::new(plan.shape.clone(), rng.fork("workload")),
             rng: rng.fork("run"),
+            watchers: Watchers::new(plan.shape.keys, rng.fork("watchers")),
             trace: Trace::new(echo),
             coverage: Coverage::default(),
             requests: 0,
@@ -231,7 +235,12 @@ impl Run {
                 life.ready();
                 self.leasing.begin_life();
                 self.look_at_leases(life)?;
-                return self.inspect(life);
+                let inspected = self.inspect(life);
+                self.met_faults();
+                if self.disk().is_down() {
+                    return Ok(Some(End::Down));
+                }
+                return inspected;
             }
             self.doing = life.flushing().unwrap_or(Activity::Idle);
             let step = life.worker_step();
@@ -293,9 +302,11 @@ impl Run {
 
     fn serve(&mut self, life: &mut Life, requests: u64) -> Result<End, Violation> {
         self.disk().set_rates(if self.faults { self.rates } else { FaultRates::default() });
+        self.resume_watches(life)?;
         for _ in 0..TURNS_MAX {
             let is_over = self.requests >= requests && self.urgent.is_empty();
             if is_over && self.clients.len() == 0 {
+                self.rest_watches(life)?;
                 return Ok(End::Done);
             }
             let turn = self.choose(life, is_over);
@@ -306,6 +317,7 @@ impl Run {
             if matches!(turn, Turn::Owner | Turn::Tick) {
                 self.look_at_leases(life)?;
             }
+            self.watch(life)?;
             if matches!(turn, Turn::Trouble) && self.faults {
                 match self.rng.below(12) {
                     0..3 => return Ok(End::PowerLost),
@@ -357,7 +369,7 @@ impl Run {
             Turn::Deliver => life.deliver(),
             Turn::Owner => {
                 self.doing = Activity::Apply;
-                return Ok(life.owner_turn());
+                return Ok(self.owner_turn(life));
             }
             Turn::Tick => {
                 self.doing = Activity::Apply;
@@ -376,6 +388,18 @@ impl Run {
             Turn::Trouble => {}
         }
         Ok(Ok(()))
+    }
+
+    /// A turn of the owner. It reads so seldom, for compares of values, that chance has it fail now and
+    /// then by itself.
+    fn owner_turn(&mut self, life: &mut Life) -> Result<(), RunError> {
+        if !self.faults || !self.rng.one_in(8) {
+            return life.owner_turn();
+        }
+        self.disk().set_rates(FaultRates { read_error: MILLION / 2, ..self.rates });
+        let turned = life.owner_turn();
+        self.disk().set_rates(self.rates);
+        turned
     }
 
     /// Looks at what a turn left behind; `Some` if the process is over.
@@ -632,6 +656,7 @@ impl Run {
             self.trace.line(format_args!("{end:?}"));
         }
         self.clients = Clients::default();
+        self.watchers.lost();
         self.restarts += 1;
         self.referee.observe(&Event::Stopped)
     }

@@ -102,6 +102,7 @@ impl Run {
         let mut active = Vec::new();
         active.extend(life.flushing());
         active.extend(self.clients.is_reading().then_some(Activity::Read));
+        active.extend(self.watchers.is_catching_up().then_some(Activity::CatchUp));
         active.extend(life.has_work().then_some(Activity::Apply));
         active.extend(life.has_segment_job().then_some(Activity::Rotation));
         if active.is_empty() {
