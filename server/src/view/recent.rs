@@ -1,7 +1,7 @@
 //! The newest rows, as the recent window has them.
 
 use super::View;
-use crate::mvcc::{Revision, Row};
+use crate::mvcc::{Revision, Row, ScanBounds};
 
 /// What the window said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,16 +12,26 @@ pub struct Recent {
     pub floor: i64,
     /// The current revision.
     pub current: i64,
+    /// Whether there are more rows than were read.
+    pub has_more: bool,
 }
 
 impl View {
-    /// Appends up to `rows_max` rows from `from` on to `out`, if the window holds all from there on.
-    /// Fewer than `rows_max` are all up to the current revision.
-    pub fn recent_rows(&self, from: Revision, rows_max: usize, out: &mut Vec<Row>) -> Recent {
+    /// Appends rows from `from` on to `out`, as far as `bounds`, if the window holds all from there on.
+    pub fn recent_rows(&self, from: Revision, bounds: ScanBounds, out: &mut Vec<Row>) -> Recent {
         let space = self.read();
         let rows = space.recent_rows(from);
         let is_held = rows.is_some();
-        out.extend(rows.into_iter().flatten().take(rows_max).cloned());
-        Recent { is_held, floor: space.window_floor(), current: space.current_revision() }
+        let (mut rows, mut found, mut bytes) = (rows.into_iter().flatten(), 0, 0);
+        while found < bounds.rows_max
+            && bytes < bounds.bytes_max
+            && let Some(row) = rows.next()
+        {
+            found += 1;
+            bytes += row.stored.len();
+            out.push(row.clone());
+        }
+        let has_more = rows.next().is_some();
+        Recent { is_held, floor: space.window_floor(), current: space.current_revision(), has_more }
     }
 }

@@ -1,6 +1,6 @@
 //! What a stream sends next: pulled by whoever can take it, in bounded portions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Scan;
 use super::encode::{Notice, Sent};
@@ -87,7 +87,8 @@ impl Inner {
             return true;
         };
         group.trail.forget(&self.log);
-        let names = group.members.get(&id).map_or(&[][..], Vec::as_slice);
+        let nobody = BTreeSet::new();
+        let names = group.members.get(&id).unwrap_or(&nobody);
         let mut next = i64::MAX;
         for name in names {
             let Some(watcher) = stream.watchers.get_mut(name) else { continue };
@@ -110,7 +111,7 @@ impl Inner {
             next = main + 1;
         }
         stream.ready.retain(|ready| ready.group != group_id);
-        group.idle.push(id);
+        group.idle.insert(id);
         true
     }
 
@@ -197,7 +198,7 @@ struct Portion<'a> {
 
 impl Portion<'_> {
     /// Sends to every watcher that waits for it; false if the portion was full before the end.
-    fn send_to(&mut self, stream: &mut Stream, names: &[i64]) -> bool {
+    fn send_to(&mut self, stream: &mut Stream, names: &BTreeSet<i64>) -> bool {
         // Watchers that want the same get the same bytes.
         let mut encoded: BTreeMap<Filter, Vec<u8>> = BTreeMap::new();
         for name in names {

@@ -1,6 +1,6 @@
 //! Watchers of the same keys, by stream.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::log::Trail;
 use super::stream::StreamId;
@@ -11,9 +11,9 @@ pub(super) struct Group {
     pub(super) range: KeyRange,
     pub(super) trail: Trail,
     /// The names of its watchers, ascending, by stream.
-    pub(super) members: BTreeMap<StreamId, Vec<i64>>,
+    pub(super) members: BTreeMap<StreamId, BTreeSet<i64>>,
     /// Streams that have been sent all of the trail: whom the next event has to wake.
-    pub(super) idle: Vec<StreamId>,
+    pub(super) idle: BTreeSet<StreamId>,
     /// How many of its watchers want previous versions.
     pub(super) with_prev: usize,
     /// Got events of a revision that is not complete yet.
@@ -27,7 +27,7 @@ impl Group {
             range,
             trail: Trail::new(known_from),
             members: BTreeMap::new(),
-            idle: Vec::new(),
+            idle: BTreeSet::new(),
             with_prev: 0,
             is_touched: false,
         }
@@ -37,19 +37,17 @@ impl Group {
     pub(super) fn add(&mut self, stream: StreamId, watch_id: i64) -> bool {
         let names = self.members.entry(stream).or_default();
         let is_first = names.is_empty();
-        if let Err(place) = names.binary_search(&watch_id) {
-            names.insert(place, watch_id);
-        }
+        names.insert(watch_id);
         is_first
     }
 
     /// Removes a watcher.
     pub(super) fn remove(&mut self, stream: StreamId, watch_id: i64) {
         let Some(names) = self.members.get_mut(&stream) else { return };
-        names.retain(|name| *name != watch_id);
+        names.remove(&watch_id);
         if names.is_empty() {
             self.members.remove(&stream);
-            self.idle.retain(|idle| *idle != stream);
+            self.idle.remove(&stream);
         }
     }
 }

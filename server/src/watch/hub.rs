@@ -24,6 +24,8 @@ pub(super) struct Inner {
     pub(super) interests: Interests,
     pub(super) groups: BTreeMap<GroupId, Group>,
     pub(super) streams: BTreeMap<StreamId, Stream>,
+    /// How many watchers want previous versions.
+    pub(super) with_prev: usize,
     /// Groups with events of a revision that is not complete yet.
     touched: Vec<GroupId>,
     /// Streams that wait to hear how far they have come.
@@ -41,6 +43,7 @@ impl Inner {
             interests: Interests::default(),
             groups: BTreeMap::new(),
             streams: BTreeMap::new(),
+            with_prev: 0,
             touched: Vec::new(),
             asked: BTreeSet::new(),
             last_id: 0,
@@ -92,7 +95,15 @@ impl Inner {
         }
         let next = if start_revision == 0 { now + 1 } else { start_revision };
         let group = self.join(id, watch_id, range, filter.prev_kv);
-        let watcher = Watcher { group, next, filter, fragment, progress_notify, is_fresh: false };
+        let watcher = Watcher {
+            group,
+            next,
+            start: start_revision,
+            filter,
+            fragment,
+            progress_notify,
+            is_fresh: false,
+        };
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.watchers.insert(watch_id, watcher);
         }
@@ -106,6 +117,10 @@ impl Inner {
         let Some(stream) = self.streams.get_mut(&id) else { return false };
         let Some(watcher) = stream.watchers.remove(&watch_id) else { return false };
         stream.behind.remove(&watch_id);
+        if let Some(stretch) = &mut stream.stretch {
+            // The name may be given again, to a watcher that wants something else.
+            stretch.pending.retain(|pending| *pending != watch_id);
+        }
         self.leave(id, watch_id, &watcher);
         true
     }
@@ -125,8 +140,7 @@ impl Inner {
         let is_ready = |ready: &&mut Ready| ready.group == watcher.group;
         if let Some(ready) = stream.ready.iter_mut().find(is_ready) {
             ready.since = ready.since.min(watcher.next);
-        } else if has_events && let Some(place) = group.idle.iter().position(|idle| *idle == id) {
-            group.idle.swap_remove(place);
+        } else if has_events && group.idle.remove(&id) {
             stream.ready.push_back(Ready { group: watcher.group, since: watcher.next });
         }
     }
@@ -143,8 +157,9 @@ impl Inner {
         });
         if let Some(group) = self.groups.get_mut(&group_id) {
             group.with_prev += usize::from(prev);
+            self.with_prev += usize::from(prev);
             if group.add(id, watch_id) {
-                group.idle.push(id);
+                group.idle.insert(id);
             }
         }
         group_id
@@ -154,6 +169,7 @@ impl Inner {
         self.counts.watchers -= 1;
         let Some(group) = self.groups.get_mut(&watcher.group) else { return };
         group.with_prev -= usize::from(watcher.filter.prev_kv);
+        self.with_prev -= usize::from(watcher.filter.prev_kv);
         group.remove(id, watch_id);
         if !group.members.contains_key(&id)
             && let Some(stream) = self.streams.get_mut(&id)
@@ -205,7 +221,7 @@ impl Inner {
             if group.is_touched {
                 self.touched.push(group_id);
             }
-            for stream_id in group.idle.drain(..) {
+            for stream_id in std::mem::take(&mut group.idle) {
                 if let Some(stream) = self.streams.get_mut(&stream_id) {
                     stream.ready.push_back(Ready { group: group_id, since });
                     wakers.extend(stream.waker.take());
@@ -244,7 +260,7 @@ impl Inner {
     /// or with one that waits for the future, there is none, as in etcd.
     pub(super) fn request_progress(&mut self, id: StreamId, now: i64) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        let waits = |watcher: &Watcher| watcher.next > now.max(self.revision) + 1;
+        let waits = |watcher: &Watcher| watcher.start > now.max(self.revision);
         if !stream.watchers.is_empty() && !stream.watchers.values().any(waits) {
             stream.progress.push_back(now);
             self.ask(id);
@@ -287,7 +303,8 @@ impl Inner {
             let was_fresh = std::mem::replace(&mut watcher.is_fresh, false);
             let is_synced = !behind.contains(&watch_id) && !ready.contains(&watcher.group)
                 || mutants::on(Mutant::ProgressAheadOfEvents);
-            if !was_fresh && is_synced && watcher.next <= revision + 1 {
+            let has_begun = watcher.start <= revision && watcher.next <= revision + 1;
+            if !was_fresh && is_synced && has_begun {
                 let notice = Notice { watch_id, ..Notice::default() };
                 controls.push_back(Control { revision, notice });
             }

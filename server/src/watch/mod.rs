@@ -43,8 +43,8 @@ use std::task::Waker;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::mutants;
-use crate::mvcc::{Revision, Row, Rows, RowsError};
-use crate::view::{STEP_KEYS_MAX, View};
+use crate::mvcc::{Revision, Row, Rows, RowsError, ScanBounds};
+use crate::view::{STEP_BYTES_MAX, STEP_KEYS_MAX, View};
 use event::{Event, Previous, key_of};
 use hub::Inner;
 
@@ -56,6 +56,9 @@ pub use stream::{Interest, StreamId};
 
 /// What the log of events may keep beside the recent window, in bytes.
 pub const LOG_BYTES_MAX: usize = 4 << 20;
+
+/// Previous versions that are read at once: each may be as large as a request.
+const PREVIOUS_PER_READ: usize = if cfg!(test) { 3 } else { 32 };
 
 /// All watches of one member. Shared by those who serve streams and whoever drives it forward.
 pub struct Hub {
@@ -204,9 +207,8 @@ impl Hub {
         wakers: &mut Vec<Waker>,
     ) -> Result<bool, RowsError> {
         let next = self.lock().next;
-        let rows_max = mutants::step(STEP_KEYS_MAX);
         let mut new = Vec::new();
-        let recent = view.recent_rows(next, rows_max, &mut new);
+        let recent = view.recent_rows(next, step_bounds(), &mut new);
         if !recent.is_held {
             if recent.current >= next.main {
                 self.lock().skip_to(recent.current, wakers);
@@ -215,12 +217,11 @@ impl Hub {
         }
         let events = self.prepare(new, view, rows)?;
         let mut inner = self.lock();
-        let is_full = events.len() == rows_max;
         let last = events.last().map(|(_, row, _)| row.key.revision());
         for (key, row, prev) in events {
             inner.push(&key, || Event::new(&row, prev));
         }
-        match last.filter(|_| is_full) {
+        match last.filter(|_| recent.has_more) {
             Some(last) => {
                 inner.next = Revision::new(last.main, last.sub + 1);
                 inner.complete(last.main - 1, wakers);
@@ -230,10 +231,11 @@ impl Hub {
                 inner.complete(recent.current, wakers);
             }
         }
-        Ok(is_full)
+        Ok(recent.has_more)
     }
 
-    /// New rows with their keys, and with their previous versions where anybody wants those.
+    /// New rows with their keys, and with their previous versions where anybody wants those. Of large
+    /// ones only the first are read: whoever wants the others is behind, and reads them in stretches.
     fn prepare(
         &self,
         new: Vec<Row>,
@@ -246,25 +248,52 @@ impl Hub {
         for row in new {
             let at = row.key.revision();
             let key = key_of(&row).ok_or(RowsError::Damaged(at))?;
-            let wanted = inner.wants_prev(&key);
+            let wanted = inner.with_prev > 0 && inner.wants_prev(&key);
             if wanted {
                 wants_prev.push((key.clone(), at.main));
             }
             keyed.push((key, row, wanted));
         }
         drop(inner);
-        let mut found = view.previous(&wants_prev, rows)?.into_iter();
-        let previous = |(key, row, wanted)| {
-            let previous = match wanted {
-                true => found.next().flatten().map_or(Previous::None, Previous::Kv),
-                false => Previous::NotRead,
+        let mut found = previous(&wants_prev, view, rows)?.into_iter();
+        let with_previous = |(key, row, wanted): (bytes::Bytes, Row, bool)| {
+            let previous = match wanted.then(|| found.next()).flatten() {
+                Some(found) => found.map_or(Previous::None, Previous::Kv),
+                None => Previous::NotRead,
             };
             (key, row, previous)
         };
-        Ok(keyed.into_iter().map(previous).collect())
+        Ok(keyed.into_iter().map(with_previous).collect())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock()
     }
+}
+
+/// What one look at rows may take.
+fn step_bounds() -> ScanBounds {
+    ScanBounds { rows_max: mutants::step(STEP_KEYS_MAX), bytes_max: STEP_BYTES_MAX }
+}
+
+/// The versions that the first of `changes` (key and main revision, ascending) replaced: whole
+/// revisions, at least one, until they have [`STEP_BYTES_MAX`].
+fn previous(
+    changes: &[(bytes::Bytes, i64)],
+    view: &Arc<View>,
+    rows: &dyn Rows,
+) -> Result<Vec<Option<bytes::Bytes>>, RowsError> {
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    while let rest = &changes[found.len()..]
+        && !rest.is_empty()
+        && bytes < STEP_BYTES_MAX
+    {
+        let mut slice = rest.len().min(PREVIOUS_PER_READ);
+        let last = rest[slice - 1].1;
+        slice += rest[slice..].iter().take_while(|(_, main)| *main == last).count();
+        let read = view.previous(&rest[..slice], rows)?;
+        bytes += read.iter().flatten().map(bytes::Bytes::len).sum::<usize>();
+        found.extend(read);
+    }
+    Ok(found)
 }

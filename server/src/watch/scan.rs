@@ -11,13 +11,13 @@
 //! scheduled meanwhile may have deleted some under the scan, so the compact revision is looked at
 //! afterwards. What the window has is sent whatever is compacted.
 
-use super::Hub;
 use super::event::{Event, Previous, key_of};
 use super::hub::Inner;
 use super::stream::{StreamId, Stretch};
+use super::{Hub, previous, step_bounds};
 use crate::mutants::{self, Mutant};
-use crate::mvcc::{Revision, Row, Rows, RowsError, ScanBounds};
-use crate::view::{STEP_BYTES_MAX, STEP_KEYS_MAX, View};
+use crate::mvcc::{Revision, Row, Rows, RowsError};
+use crate::view::View;
 
 /// A stretch of history being read.
 #[derive(Debug)]
@@ -63,21 +63,19 @@ impl Scan {
         }
         let complete = self.rows.partition_point(|row| row.key.revision().main <= upto);
         self.rows.truncate(complete);
-        let events = self.events(hub, view, rows)?;
+        let (events, cut) = self.events(hub, view, rows)?;
+        let upto = cut.unwrap_or(upto);
         let stretch = Stretch { events, from: self.from, upto, pending: Default::default() };
         hub.lock().absorb(self.stream, stretch);
         Ok(true)
     }
 
     fn read(&mut self, view: &View, rows: &dyn Rows) -> Result<Step, RowsError> {
-        let rows_max = mutants::step(STEP_KEYS_MAX);
-        let before = self.rows.len();
-        let recent = view.recent_rows(self.next, rows_max, &mut self.rows);
-        let mut end = recent.current;
-        let mut has_more = self.rows.len() - before == rows_max;
+        let bounds = step_bounds();
+        let recent = view.recent_rows(self.next, bounds, &mut self.rows);
+        let (mut end, mut has_more) = (recent.current, recent.has_more);
         if !recent.is_held {
             end = recent.floor;
-            let bounds = ScanBounds { rows_max, bytes_max: STEP_BYTES_MAX };
             has_more = rows.scan_within(self.next, bounds, &mut self.rows)?;
             let compacted = view.compact_revision();
             if compacted > self.from && !mutants::on(Mutant::WatchPastCompaction) {
@@ -98,13 +96,14 @@ impl Scan {
         Ok(Step::Read { upto })
     }
 
-    /// The rows that the stream's watchers want, with their previous versions where they want those.
+    /// The rows that the stream's watchers want, with their previous versions where they want those; and
+    /// the revision up to which they are complete, if those were too much for one stretch.
     fn events(
         &mut self,
         hub: &Hub,
         view: &std::sync::Arc<View>,
         rows: &dyn Rows,
-    ) -> Result<Vec<(bytes::Bytes, Event)>, RowsError> {
+    ) -> Result<(Vec<(bytes::Bytes, Event)>, Option<i64>), RowsError> {
         let mut wanted = Vec::new();
         let mut wants_prev = Vec::new();
         {
@@ -119,7 +118,12 @@ impl Scan {
                 }
             }
         }
-        let mut found = view.previous(&wants_prev, rows)?.into_iter();
+        let found = previous(&wants_prev, view, rows)?;
+        let cut = wants_prev.get(found.len()).map(|(_, main)| main - 1);
+        if let Some(cut) = cut {
+            wanted.retain(|(_, row, _)| row.key.revision().main <= cut);
+        }
+        let mut found = found.into_iter();
         let event = |(key, row, prev): (bytes::Bytes, Row, bool)| {
             let previous = match prev {
                 true => found.next().flatten().map_or(Previous::None, Previous::Kv),
@@ -127,7 +131,7 @@ impl Scan {
             };
             (key, Event::new(&row, previous))
         };
-        Ok(wanted.into_iter().map(event).collect())
+        Ok((wanted.into_iter().map(event).collect(), cut))
     }
 }
 

@@ -49,6 +49,8 @@ pub(super) struct Watcher {
     pub(super) group: GroupId,
     /// Every event before this main revision was sent.
     pub(super) next: i64,
+    /// What its client asked to begin with; 0 for the moment of its creation.
+    pub(super) start: i64,
     pub(super) filter: Filter,
     pub(super) fragment: bool,
     pub(super) progress_notify: bool,

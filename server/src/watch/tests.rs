@@ -34,7 +34,8 @@ struct Client {
     stream: StreamId,
     woken: Arc<Flag>,
     scan: Option<Scan>,
-    last_id: i64,
+    /// Cancelled watchers whose end has not been heard of, by name: until then others are meant.
+    ending: BTreeMap<i64, u32>,
     watchers: BTreeMap<i64, Seen>,
 }
 
@@ -125,7 +126,7 @@ impl World {
                 stream: self.hub.open(),
                 woken: Arc::new(Flag(AtomicBool::new(true))),
                 scan: None,
-                last_id: 99,
+                ending: BTreeMap::new(),
                 watchers: BTreeMap::new(),
             }),
             Step::Create { client, range: keys, back, filter, fragment } => {
@@ -135,7 +136,11 @@ impl World {
             Step::Cancel { client, watch_id } => {
                 if let Some(client) = self.clients.get_mut(client % many) {
                     self.hub.cancel(client.stream, watch_id, &self.view);
-                    client.watchers.remove(&watch_id);
+                    let cancelled = client.watchers.remove(&watch_id);
+                    // Of one that has heard of its end nothing more is said.
+                    if cancelled.is_some_and(|seen| seen.compacted.is_none()) {
+                        *client.ending.entry(watch_id).or_default() += 1;
+                    }
                     client.woken.0.store(true, Ordering::Relaxed);
                 }
             }
@@ -238,8 +243,8 @@ impl World {
         fragment: bool,
     ) {
         let Some(client) = self.clients.get_mut(client) else { return };
-        client.last_id += 1;
-        let watch_id = client.last_id;
+        // A name is free again as soon as its watcher was cancelled.
+        let watch_id = (100..).find(|id| !client.watchers.contains_key(id)).unwrap();
         let interest = Interest {
             range: range.clone(),
             start_revision: start,
@@ -315,7 +320,14 @@ impl World {
             }
             return;
         }
-        let Some(seen) = self.clients[index].watchers.get_mut(&response.watch_id) else { return };
+        let client = &mut self.clients[index];
+        if let Some(ending) =
+            client.ending.get_mut(&response.watch_id).filter(|ending| **ending > 0)
+        {
+            *ending -= u32::from(response.canceled);
+            return;
+        }
+        let Some(seen) = client.watchers.get_mut(&response.watch_id) else { return };
         if response.created {
             seen.created = true;
             return;

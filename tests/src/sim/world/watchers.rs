@@ -255,7 +255,8 @@ impl Watchers {
     fn drive(&mut self, life: &Life) -> Result<(), Trouble> {
         let view = life.handle.view();
         let next = Revision::new(self.driven + 1, 0);
-        let is_overtaken = !view.recent_rows(next, 0, &mut Vec::new()).is_held;
+        let nothing = ScanBounds { rows_max: 0, bytes_max: 0 };
+        let is_overtaken = !view.recent_rows(next, nothing, &mut Vec::new()).is_held;
         self.doing = Some(Activity::Read);
         let more = hub(life).advance(view, life.handle.rows().as_ref())?;
         if is_overtaken {
