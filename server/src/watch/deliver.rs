@@ -10,10 +10,10 @@ use super::stream::{Ready, Stream, StreamId, Stretch, Watcher};
 use crate::mutants::{self, Mutant};
 
 /// A portion ends when it has this many bytes; one revision may be more.
-pub const PORTION_BYTES: usize = 64 << 10;
+pub const PORTION_BYTES: usize = if cfg!(test) { 150 } else { 64 << 10 };
 
 /// Watchers that one portion serves from a stretch of history: each looks at all of it.
-const STRETCH_WATCHERS_MAX: usize = 64;
+const STRETCH_WATCHERS_MAX: usize = if cfg!(test) { 2 } else { 64 };
 
 /// The name of a response that concerns all watchers of a stream.
 const ALL_WATCHERS: i64 = -1;

@@ -19,6 +19,9 @@ use crate::mutants::{self, Mutant};
 use crate::mvcc::{Revision, Row, Rows, RowsError};
 use crate::view::View;
 
+/// Events with their keys.
+type KeyedEvents = Vec<(bytes::Bytes, Event)>;
+
 /// A stretch of history being read.
 #[derive(Debug)]
 pub struct Scan {
@@ -103,7 +106,7 @@ impl Scan {
         hub: &Hub,
         view: &std::sync::Arc<View>,
         rows: &dyn Rows,
-    ) -> Result<(Vec<(bytes::Bytes, Event)>, Option<i64>), RowsError> {
+    ) -> Result<(KeyedEvents, Option<i64>), RowsError> {
         let mut wanted = Vec::new();
         let mut wants_prev = Vec::new();
         {

@@ -15,7 +15,7 @@ use bytes::Buf;
 use prost::Message as _;
 use quorate_proto::etcdserverpb::WatchResponse;
 use quorate_proto::mvccpb;
-use quorate_server::mvcc::{KeyRange, Revision, RowsError};
+use quorate_server::mvcc::{KeyRange, Revision, RowsError, ScanBounds};
 use quorate_server::watch::{Filter, Head, Hub, Interest, Pulled, Scan, Sent, StreamId};
 
 use super::member::Life;
