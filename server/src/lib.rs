@@ -3,14 +3,15 @@
 //! # Bird's eye
 //!
 //! A pure core inside a thin shell. The core ([`replica`], with [`consensus`], [`state_machine`],
-//! [`mvcc`], [`lease`] and [`view`] in it) has no I/O, no clock and no entropy: events go in, effects come out, and
+//! [`mvcc`], [`lease`] and [`view`] in it, and [`watch`] beside it) has no I/O, no clock and no entropy:
+//! events go in, effects come out, and
 //! the same events give the same effects on every member and in every run. The shell performs them.
 //!
 //! ```text
 //!         gRPC, health, metrics
 //!            api/   http/
-//!               |  Handle: bounded lanes of events                 reads: on the caller's thread,
-//!               v                                                  past the owner, through the View
+//!               |  Handle: bounded lanes of events         reads and watches: on the caller's thread,
+//!               v                                          past the owner, through View and Hub
 //!   +-------- runtime/ : ONE owner thread ---------------------+          |
 //!   |  event -> Replica::handle -> settle -> effects in order  |          v
 //!   |  Replica = consensus (raft) + state_machine + requests   |<---- view/ + mvcc/
@@ -39,6 +40,21 @@
 //! index, then the recent window, and only after a miss the state store. It pins its revision, so
 //! compaction leaves alone what it still needs. A list of a million keys never stalls a write.
 //!
+//! # The life of a watch
+//!
+//! A watcher is a cursor on the revisions, kept by the [`watch`] hub beside the owner. The owner only
+//! says that something was applied; the runtime that serves the sockets takes the new rows from the
+//! recent window, finds the groups of watchers that they concern, and wakes their streams. A stream
+//! pulls when its client can take more, and copies the rows, which are in wire form already, behind a
+//! small head. Whoever is behind reads window and store first, in stretches, and joins the others by
+//! revision.
+//!
+//! # The life of a lease
+//!
+//! Grants, revocations and checkpoints are commands; which keys hang on a lease follows from the puts.
+//! When a [`lease`] ends is known to the member that leads alone: its ticks move a clock, a renewal moves
+//! a deadline, and what is over is revoked by a command, which deletes all its keys in one revision.
+//!
 //! # Invariants
 //!
 //! - An acknowledged write is on the disks of a quorum, synced. No flag changes that.
@@ -52,8 +68,8 @@
 //!
 //! # Deliberately absent
 //!
-//! A cache of replies, a lease-based read, a timer that delays a sync, a queue without a bound, a lock
-//! that is held over an await.
+//! A cache of replies, a lease-based read, a timer that delays a sync, a queue that clients can fill
+//! without a bound, a lock that is held over an await.
 
 pub mod api;
 pub mod config;
