@@ -1,6 +1,6 @@
 //! Sockets for clients: bound at the start, then each connection served until it or the member ends.
 //!
-//! gRPC and HTTP share a port, as in etcd: what can be a call by [`is_call`] goes to the [`Api`],
+//! gRPC and HTTP share a port, as in etcd: what can be a call goes to the [`Api`],
 //! everything else to the [`Site`]. Everything runs on the runtime of the caller.
 
 mod frames;
