@@ -1,0 +1,129 @@
+//! What goes wrong in a run, beside what ends it: the disk, pauses, and what they met.
+
+use super::super::member::Life;
+use super::{End, Run};
+use crate::sim::coverage::{Activity, Fault};
+use crate::sim::fs::{DiskFault, FaultRates, Fired, OpKind, Operation};
+
+impl Run {
+    /// Decides what goes wrong with the disk in this life.
+    pub(super) fn break_the_disk(&mut self) {
+        if !self.faults {
+            return;
+        }
+        self.heal();
+        self.rates = FaultRates::default();
+        let disk = self.disk();
+        let next = disk.changes_total() + 1;
+        let at = next + if self.rng.percent(30) { self.rng.below(30) } else { self.rng.below(600) };
+        let rates = |read_error, write_error, sync_error| FaultRates {
+            read_error,
+            write_error,
+            sync_error,
+        };
+        match self.rng.below(12) {
+            0..3 => disk.fail_at(at, DiskFault::Crash),
+            3 | 4 => disk.fail_at(at, DiskFault::Kill),
+            5 => self.rates = rates(0, 0, 20_000),
+            6 => self.rates = rates(0, 8000, 0),
+            7 => self.rates = rates(50_000, 0, 0),
+            8 => disk.fail_at(at, DiskFault::NoSpace),
+            9 => disk.fail_at(at, DiskFault::Error),
+            _ => {}
+        }
+        if self.rng.percent(30) {
+            disk.set_rates(self.rates);
+        }
+        if self.rng.one_in(8) {
+            disk.set_capacity(Some(disk.used_bytes() + self.rng.below(400 << 10)));
+        } else if self.rng.percent(60) {
+            disk.set_capacity(None);
+        }
+    }
+
+    /// Something that does not end the process by itself.
+    pub(super) fn trouble(&mut self, life: &mut Life) {
+        match self.rng.below(3) {
+            0 => {
+                self.frozen.worker = self.rng.between(20, 400);
+                self.hit_active(life, Fault::SlowDisk);
+            }
+            1 => {
+                self.frozen.owner = self.rng.between(20, 200);
+                self.leasing.pause();
+                self.hit_active(life, Fault::Pause);
+            }
+            _ => {
+                let is_low = self.plan.quota_bytes.is_some() && self.rng.percent(30);
+                life.check_space(is_low);
+            }
+        }
+    }
+
+    pub(super) fn met_faults(&mut self) {
+        for Fired { fault, operation } in self.disk().take_fired() {
+            self.trace.line(format_args!("{fault:?} in {operation}"));
+            self.disk_failed = true;
+            if matches!(fault, DiskFault::Crash | DiskFault::Kill) {
+                self.planned = Some(fault);
+                self.was_cut = true;
+            }
+            let kind = operation.kind;
+            if self.doing != Activity::Recovery {
+                self.doing = activity_of(&operation, self.doing);
+            }
+            let fault = match (fault, kind) {
+                (DiskFault::Crash, _) => Fault::Crash,
+                (DiskFault::Kill, _) => Fault::Kill,
+                (DiskFault::NoSpace, _) => Fault::NoSpace,
+                (DiskFault::Error, OpKind::Read) => Fault::ReadError,
+                (DiskFault::Error, OpKind::Sync | OpKind::SyncDir) => Fault::SyncError,
+                (DiskFault::Error, _) => Fault::WriteError,
+            };
+            self.coverage.hit(fault, self.doing);
+        }
+    }
+
+    /// Counts an end that chance chose, for everything that was under way.
+    pub(super) fn touch_all(&mut self, life: &mut Life, end: End) {
+        match end {
+            End::PowerLost => self.hit_active(life, Fault::Crash),
+            End::Killed => self.hit_active(life, Fault::Kill),
+            End::Done | End::Down | End::Failed => {}
+        }
+    }
+
+    fn hit_active(&mut self, life: &mut Life, fault: Fault) {
+        let mut active = Vec::new();
+        active.extend(life.flushing());
+        active.extend(self.clients.is_reading().then_some(Activity::Read));
+        active.extend(life.has_work().then_some(Activity::Apply));
+        active.extend(life.has_segment_job().then_some(Activity::Rotation));
+        if active.is_empty() {
+            active.push(Activity::Idle);
+        }
+        self.doing = active[0];
+        active.into_iter().for_each(|activity| self.coverage.hit(fault, activity));
+    }
+}
+
+/// What is going on when an operation on this file fails.
+fn activity_of(operation: &Operation, doing: Activity) -> Activity {
+    let path = operation.path.to_string_lossy();
+    // A segment is written under the name by which it was prepared; its first write names whose it is.
+    let is_append = match operation.kind {
+        OpKind::Write => operation.offset > 0,
+        kind => kind == OpKind::Sync,
+    };
+    if path.contains("/wal") {
+        let is_append = is_append && doing != Activity::Rotation;
+        return if is_append { Activity::Append } else { Activity::Rotation };
+    }
+    if path.contains("/index") {
+        return Activity::Checkpoint;
+    }
+    if path.ends_with(".part") {
+        return Activity::Rewrite;
+    }
+    doing
+}
