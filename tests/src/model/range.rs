@@ -44,7 +44,7 @@ impl Model {
             found.truncate(limit);
             reply.more = true;
         }
-        reply.kvs = found.into_iter().map(|kv| shown(kv, range.keys_only)).collect();
+        reply.kvs = found.into_iter().map(|kv| shown(kv, range)).collect();
         Ok(reply)
     }
 
@@ -95,11 +95,14 @@ fn sort(range: &RangeRequest, found: &mut [KeyValue]) {
     });
 }
 
-/// A key as a range shows it. Without values, the lease is not there either, since 3.7.
-fn shown(mut kv: KeyValue, keys_only: bool) -> Bytes {
-    if keys_only {
+/// A key as a range shows it. Without values, the lease is not there either, since 3.7, unless the
+/// values had to be looked at for their order.
+fn shown(mut kv: KeyValue, range: &RangeRequest) -> Bytes {
+    if range.keys_only {
         kv.value = Bytes::new();
-        kv.lease = 0;
+        if SortTarget::try_from(range.sort_target) != Ok(SortTarget::Value) {
+            kv.lease = 0;
+        }
     }
     kv.encode_to_vec().into()
 }
