@@ -212,6 +212,14 @@ impl Handle {
         self.shared.alarms.read().clone()
     }
 
+    /// What the records beside keys and leases take, in bytes: those of members and alarms, and at least
+    /// one, so that a size of the store is never zero. They do not count for the quota.
+    pub fn record_bytes(&self) -> i64 {
+        let members = self.members().iter().map(|member| member.encode().len()).sum::<usize>();
+        let alarms = self.alarms().iter().map(|alarm| alarm.encode().len()).sum::<usize>();
+        i64::try_from(members + alarms).unwrap_or(i64::MAX).max(1)
+    }
+
     /// Ends the process: `reason` is what a person should read. For failures of the store in a read.
     pub fn fail(&self, reason: String) {
         self.shared.mailbox.stop(Stop::Failed(reason));
