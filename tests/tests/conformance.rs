@@ -6,7 +6,7 @@
 use std::io::Write as _;
 
 use anyhow::{Context as _, ensure};
-use quorate_tests::conformance::run::{self, Place, Verdict};
+use quorate_tests::conformance::run::{self, Place};
 use quorate_tests::conformance::script::Script;
 use quorate_tests::conformance::{ids, report};
 use quorate_tests::process::{Program, locate};
@@ -25,8 +25,9 @@ fn holds(name: &str, program: Program) -> Outcome {
     let script = script(name)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(run::run(&script, &Place::Program(program)))?;
-    let skipped = outcome.verdicts.iter().filter(|one| matches!(one, Verdict::Skipped(_))).count();
+    let skipped = outcome.counts().skipped;
     ensure!(skipped == 0, "{skipped} cases were skipped, and none needs to be");
+    outcome.not_run(&script).iter().for_each(|line| println!("{line}"));
     let failures: Vec<&str> = outcome.failures().collect();
     ensure!(
         failures.is_empty(),

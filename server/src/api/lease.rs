@@ -97,8 +97,8 @@ impl Lease for LeaseService {
             Some(lease) => LeaseTimeToLiveResponse {
                 header,
                 id,
-                // Whole seconds that are left.
-                ttl: i64::try_from(lease.remaining_ms / 1000).unwrap_or(i64::MAX),
+                // Whole seconds that are left; of the last one, some has passed since the last tick.
+                ttl: i64::try_from(lease.remaining_ms.saturating_sub(1) / 1000).unwrap_or(i64::MAX),
                 granted_ttl: lease.ttl_s,
                 keys: lease.keys,
             },

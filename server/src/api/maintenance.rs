@@ -44,17 +44,17 @@ impl MaintenanceService {
         if leader == 0 {
             errors.push("etcdserver: no leader".to_owned());
         }
+        let own_bytes = handle.record_bytes();
         StatusResponse {
             header: Some(self.context.header(handle.view().current_revision())),
             version: ETCD_VERSION.to_owned(),
-            // etcdctl divides by it.
-            db_size: status.db_size_bytes.load(Relaxed).max(1),
+            db_size: status.db_size_bytes.load(Relaxed) + own_bytes,
             leader,
             raft_index: status.commit_index.load(Relaxed),
             raft_term: status.term.load(Relaxed),
             raft_applied_index: status.applied_index.load(Relaxed),
             errors,
-            db_size_in_use: status.db_size_in_use_bytes.load(Relaxed),
+            db_size_in_use: status.db_size_in_use_bytes.load(Relaxed) + own_bytes,
             is_learner: status.is_learner.load(Relaxed),
             storage_version: ETCD_CLUSTER_VERSION.to_owned(),
             db_size_quota: status.quota_bytes.load(Relaxed),

@@ -103,7 +103,11 @@ impl Handle {
         if command.len() > self.shared.parts.request_bytes_max {
             return Err(RequestError::TooLarge);
         }
-        self.check_quota(&command)?;
+        if !self.has_room_for(&command) {
+            // It may wait with many others, and needs no memory for it.
+            drop(command);
+            return Err(self.refuse_for_space().await);
+        }
         match self.ask_in_time(id, Event::Propose { id, command }).await? {
             Reply::Committed(committed) => Ok(committed),
             Reply::Failed(error) => Err(error),
@@ -212,6 +216,14 @@ impl Handle {
         self.shared.alarms.read().clone()
     }
 
+    /// What the records beside keys and leases take, in bytes: those of members and alarms, and at least
+    /// one, so that a size of the store is never zero. They do not count for the quota.
+    pub fn record_bytes(&self) -> i64 {
+        let members = self.members().iter().map(|member| member.encode().len()).sum::<usize>();
+        let alarms = self.alarms().iter().map(|alarm| alarm.encode().len()).sum::<usize>();
+        i64::try_from(members + alarms).unwrap_or(i64::MAX).max(1)
+    }
+
     /// Ends the process because a read failed.
     pub fn fail(&self, error: &RowsError) {
         let reason = error.to_string();
@@ -273,30 +285,32 @@ impl Handle {
         wait.await.map_err(|_| RequestError::Stopped)
     }
 
-    /// Refuses what the quota does not admit, and has the alarm raised.
+    /// Refuses a write that the quota does not admit, once the alarm that says so is up.
+    async fn refuse_for_space(&self) -> RequestError {
+        let member_id = self.status().member_id.load(Ordering::Relaxed);
+        let alarm = Alarm { member_id, kind: AlarmKind::NoSpace };
+        if !self.alarms().contains(&alarm) {
+            let id = self.next_id();
+            // Whatever else became of the question, there is no room.
+            let _ = self.ask_in_time(id, Event::RefuseForSpace { id }).await;
+        }
+        RequestError::NoSpace
+    }
+
+    /// Whether the quota has room for a command.
     ///
     /// Whether a command adds anything is only looked at near the quota: reading it costs as much as
     /// applying it. A command needs at most its own bytes and some overhead.
-    fn check_quota(&self, command: &Bytes) -> Result<(), RequestError> {
+    fn has_room_for(&self, command: &Bytes) -> bool {
         const NEAR_BYTES: u64 = 1 << 20;
-        let Some(quota_bytes) = self.shared.parts.quota_bytes else { return Ok(()) };
+        let Some(quota_bytes) = self.shared.parts.quota_bytes else { return true };
         let used = self.status().db_size_in_use_bytes.load(Ordering::Relaxed);
         let used_bytes = u64::try_from(used).unwrap_or(0);
         if used_bytes + command.len() as u64 * 2 + NEAR_BYTES < quota_bytes {
-            return Ok(());
+            return true;
         }
-        match quota_cost_bytes(command) {
-            Ok(Some(cost_bytes)) if used_bytes + cost_bytes > quota_bytes => {
-                let kind = AlarmKind::NoSpace;
-                let member_id = self.status().member_id.load(Ordering::Relaxed);
-                // The lane of events has no bound, so what is known needs no event.
-                if !self.shared.alarms.read().contains(&Alarm { member_id, kind }) {
-                    self.shared.mailbox.event(Event::RaiseAlarm(kind));
-                }
-                Err(RequestError::NoSpace)
-            }
-            _ => Ok(()),
-        }
+        let cost_bytes = quota_cost_bytes(command).ok().flatten();
+        cost_bytes.is_none_or(|cost_bytes| used_bytes + cost_bytes <= quota_bytes)
     }
 }
 

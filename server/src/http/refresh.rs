@@ -42,8 +42,9 @@ pub(super) fn refresh(metrics: &Metrics, handle: &Handle) {
         space.alarms.with_label_values(&[format!("{:x}", alarm.member_id).as_str(), kind]).set(1);
     }
     let mvcc = &metrics.mvcc;
-    space.db_total_bytes.set(status.db_size_bytes.load(Relaxed));
-    space.db_in_use_bytes.set(status.db_size_in_use_bytes.load(Relaxed));
+    let own_bytes = handle.record_bytes();
+    space.db_total_bytes.set(status.db_size_bytes.load(Relaxed) + own_bytes);
+    space.db_in_use_bytes.set(status.db_size_in_use_bytes.load(Relaxed) + own_bytes);
     space.db_file_bytes.set(status.db_file_bytes.load(Relaxed));
     metrics.own.raft_term.set(gauge(status.term.load(Relaxed)));
     let ready = status.ready.load(Relaxed);

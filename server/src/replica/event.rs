@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::compaction::AutoCompaction;
 use crate::consensus::{ConfState, Entry, HardState};
-use crate::state_machine::{AlarmKind, ApplyError, FlushBatch, Inventory, Response};
+use crate::state_machine::{ApplyError, FlushBatch, Inventory, Response};
 use crate::view::{History, Pin};
 
 /// The name under which a request waits for its reply. Unique among all members and boots; never 0.
@@ -74,8 +74,12 @@ pub enum Event {
         /// Where the reply goes.
         id: RequestId,
     },
-    /// Raise an alarm for this member, if it is not raised already.
-    RaiseAlarm(AlarmKind),
+    /// A write found the quota used up: it is refused with [`RequestError::NoSpace`] once this member's
+    /// alarm says so, or after the time that requests have.
+    RefuseForSpace {
+        /// Where the reply goes.
+        id: RequestId,
+    },
     /// What is left of the file system, looked at now and then.
     DiskSpace {
         /// Whether writes that add have to be refused.

@@ -19,6 +19,7 @@ mod flushing;
 mod leases;
 mod proposals;
 mod reads;
+mod space;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +38,7 @@ use flushing::Flushing;
 use leases::Leases;
 use proposals::{APPLY_GAP_BYTES_MAX, APPLY_GAP_MAX, Proposals};
 use reads::Reads;
+use space::Space;
 
 pub use committer::{Laps, Unmeasured};
 pub use compaction::AutoCompaction;
@@ -159,15 +161,6 @@ pub struct Replica {
     laps: Box<dyn Laps>,
 }
 
-/// What this member knows of the room it has left.
-#[derive(Default)]
-struct Space {
-    disk_is_low: bool,
-    /// When its alarm may be proposed again: each refused write asks for it, and they come by
-    /// thousands before the first proposal is applied.
-    raise_tick: u64,
-}
-
 /// What was last seen of who leads.
 #[derive(Default)]
 struct Leadership {
@@ -261,11 +254,14 @@ impl Replica {
                 let reply = self.leases.list(self.machine.lessor());
                 effects.push(Effect::Reply { id, reply });
             }
-            Event::RaiseAlarm(kind) => self.raise(kind),
+            Event::RefuseForSpace { id } => {
+                self.space.refuse((id, deadline_tick), effects);
+                self.raise_no_space();
+            }
             Event::DiskSpace { is_low } => {
                 self.space.disk_is_low = is_low;
                 if is_low {
-                    self.raise(AlarmKind::NoSpace);
+                    self.raise_no_space();
                 }
             }
             Event::Persisted { sync } => self.consensus.persisted(sync),
@@ -287,6 +283,9 @@ impl Replica {
         self.reads.send(self.now_tick, &mut self.consensus);
         self.take_ready(effects);
         self.apply(effects)?;
+        if self.space.is_awaited() && self.is_out_of_space() {
+            self.space.raised(effects);
+        }
         self.leases.applied(self.machine.lessor_mut(), effects);
         self.leases.follow(self.leads_in(), self.machine.lessor_mut(), effects);
         if self.campaign_if_alone() {
@@ -394,6 +393,10 @@ impl Replica {
         self.view.tick();
         self.proposals.expire(self.now_tick, effects);
         self.reads.expire(self.now_tick, effects);
+        self.space.expire(self.now_tick, effects);
+        if self.space.is_awaited() {
+            self.raise_no_space();
+        }
         if self.now_tick.is_multiple_of(DISARM_INTERVAL_TICKS) {
             self.disarm_if_room();
         }
@@ -409,11 +412,29 @@ impl Replica {
 
     /// Takes this member's NOSPACE alarm back once there is room again.
     fn disarm_if_room(&mut self) {
-        let alarm = Alarm { member_id: self.config.member.id, kind: AlarmKind::NoSpace };
         let Some(below_bytes) = self.config.disarm_below_bytes else { return };
         let has_room = self.sizes().in_use_bytes < below_bytes && !self.space.disk_is_low;
-        if has_room && self.machine.alarms().any(|raised| *raised == alarm) {
-            self.proposals.add_internal(own::disarm(alarm));
+        if has_room && self.is_out_of_space() {
+            self.proposals.add_internal(own::disarm(self.no_space()));
+        }
+    }
+
+    /// The alarm of this member for want of room.
+    fn no_space(&self) -> Alarm {
+        Alarm { member_id: self.config.member.id, kind: AlarmKind::NoSpace }
+    }
+
+    /// Whether that alarm is up.
+    fn is_out_of_space(&self) -> bool {
+        let alarm = self.no_space();
+        self.machine.alarms().any(|raised| *raised == alarm)
+    }
+
+    /// Has that alarm raised, unless it is up or under way.
+    fn raise_no_space(&mut self) {
+        let again_ticks = self.config.consensus.election_ticks as u64;
+        if !self.is_out_of_space() && self.space.may_raise(self.now_tick, again_ticks) {
+            self.proposals.add_internal(own::raise(self.no_space()));
         }
     }
 
@@ -564,14 +585,5 @@ impl Replica {
         if !has_version {
             self.proposals.add_internal(own::set_cluster_version(CLUSTER_VERSION));
         }
-    }
-
-    fn raise(&mut self, kind: AlarmKind) {
-        let alarm = Alarm { member_id: self.config.member.id, kind };
-        if self.now_tick < self.space.raise_tick || self.machine.alarms().any(|&up| up == alarm) {
-            return;
-        }
-        self.space.raise_tick = self.now_tick + self.config.consensus.election_ticks as u64;
-        self.proposals.add_internal(own::raise(alarm));
     }
 }

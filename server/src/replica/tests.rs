@@ -258,24 +258,58 @@ fn a_capture_is_of_what_was_applied_and_stays_as_it_is() {
 #[test]
 fn a_thousand_refused_writes_propose_their_alarm_once() {
     let mut lone = Lone::leading();
-    let raise = || Event::RaiseAlarm(AlarmKind::NoSpace);
-    lone.run((0..1000).map(|_| raise()));
-    lone.run([TICK, raise(), Event::DiskSpace { is_low: true }]);
+    assert!(lone.run((1..=1000).map(refused)).is_empty(), "the alarm is not up yet");
+    assert!(lone.run([TICK, refused(1001), Event::DiskSpace { is_low: true }]).is_empty());
     assert_eq!(lone.commands.len(), 1);
-    lone.sync();
+    let replies = lone.sync();
     assert_eq!(lone.replica.alarms().len(), 1);
-    lone.run([raise()]);
-    assert_eq!(lone.commands.len(), 1, "it is raised already");
+    assert_eq!(replies.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), Vec::from_iter(1..=1001));
+    assert!(replies.iter().all(|(_, reply)| is_no_space(reply)));
+    assert_eq!(lone.run([refused(1002)]).len(), 1, "it is up already");
+    assert_eq!(lone.commands.len(), 1);
+}
+
+/// A write that found the quota used up.
+fn refused(id: u64) -> Event {
+    Event::RefuseForSpace { id: RequestId(id) }
+}
+
+fn is_no_space(reply: &Reply) -> bool {
+    matches!(reply, Reply::Failed(RequestError::NoSpace))
+}
+
+#[test]
+fn an_alarm_that_was_taken_back_is_raised_again_at_once() {
+    let mut lone = Lone::leading();
+    lone.run([refused(1)]);
+    assert_eq!(lone.sync().len(), 1);
+    let disarm = own::disarm(lone.replica.alarms()[0]);
+    lone.run([Event::Propose { id: RequestId(2), command: with_id(disarm, 2) }]);
+    lone.sync();
+    assert_eq!(lone.replica.alarms().len(), 0);
+    lone.run([refused(3)]);
+    assert_eq!((lone.sync().len(), lone.replica.alarms().len()), (1, 1));
+}
+
+#[test]
+fn a_refused_write_waits_no_longer_than_requests_do() {
+    let mut lone = Lone::leading();
+    lone.run([refused(1)]);
+    for _ in 1..REQUEST_TICKS {
+        assert!(lone.run([TICK]).is_empty(), "nothing is synced, so nothing is applied");
+    }
+    let replies = lone.run([TICK]);
+    assert!(matches!(&replies[..], [(RequestId(1), reply)] if is_no_space(reply)));
 }
 
 #[test]
 fn an_alarm_whose_proposal_was_lost_is_proposed_again() {
     let mut lone = Lone::new();
-    lone.run([Event::RaiseAlarm(AlarmKind::NoSpace)]);
+    lone.run([refused(1)]);
     lone.run([]);
     lone.sync();
     for _ in 0..=lone.replica.config.consensus.election_ticks {
-        lone.run([TICK, Event::RaiseAlarm(AlarmKind::NoSpace)]);
+        lone.run([TICK]);
         lone.sync();
     }
     assert_eq!(lone.replica.alarms().len(), 1);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Scan;
 use super::encode::{Notice, Sent};
 use super::event::{Event, Filter, Previous};
-use super::hub::{Inner, compacted_response};
+use super::hub::Inner;
 use super::stream::{Ready, Stream, StreamId, Stretch, Watcher};
 use crate::mutants::{self, Mutant};
 
@@ -176,9 +176,9 @@ impl Inner {
             |name: &&i64| watchers.get(name).is_some_and(|w| w.next < compacted && w.next <= floor);
         let lost: Vec<i64> = behind.iter().filter(is_lost).copied().collect();
         for watch_id in lost {
-            self.cancel(id, watch_id);
+            self.remove(id, watch_id);
             if let Some(stream) = self.streams.get_mut(&id) {
-                stream.say(0, compacted_response(watch_id, compacted));
+                stream.end_compacted(watch_id, compacted);
             }
         }
     }

@@ -84,13 +84,13 @@ impl Inner {
         let Interest { range, start_revision, filter, progress_notify, fragment, .. } = interest;
         let watch_id = match interest.watch_id {
             0 => stream.free_id(),
-            taken if stream.watchers.contains_key(&taken) => return Err(CreateError::Duplicate),
+            taken if stream.is_taken(taken) => return Err(CreateError::Duplicate),
             free => free,
         };
         let created = Notice { watch_id, created: true, ..Notice::default() };
         stream.say(now, created);
         if start_revision != 0 && start_revision < compacted {
-            stream.say(0, compacted_response(watch_id, compacted));
+            stream.end_compacted(watch_id, compacted);
             return Ok(());
         }
         let next = if start_revision == 0 { now + 1 } else { start_revision };
@@ -112,8 +112,15 @@ impl Inner {
         Ok(())
     }
 
-    /// Removes a watcher; false if there is no such.
+    /// Removes a watcher as its client asks; false if there is no such. One that a compaction ended is
+    /// there until then.
     pub(super) fn cancel(&mut self, id: StreamId, watch_id: i64) -> bool {
+        let ended = self.streams.get_mut(&id).is_some_and(|stream| stream.ended.remove(&watch_id));
+        ended || self.remove(id, watch_id)
+    }
+
+    /// Removes a watcher; false if there is no such.
+    pub(super) fn remove(&mut self, id: StreamId, watch_id: i64) -> bool {
         let Some(stream) = self.streams.get_mut(&id) else { return false };
         let Some(watcher) = stream.watchers.remove(&watch_id) else { return false };
         stream.behind.remove(&watch_id);
@@ -310,9 +317,4 @@ impl Inner {
             }
         }
     }
-}
-
-/// What ends a watcher whose history is gone.
-pub(super) fn compacted_response(watch_id: i64, compact_revision: i64) -> Notice {
-    Notice { watch_id, canceled: true, compact_revision, ..Notice::default() }
 }

@@ -27,6 +27,9 @@ impl StreamId {
 /// The most responses without events that wait on a stream; more requests are not taken then.
 pub(super) const CONTROLS_MAX: usize = 1024;
 
+/// The most watchers of a stream that a compaction ended and whose names stay taken.
+pub(super) const ENDED_MAX: usize = 1024;
+
 /// What a client wants to see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interest {
@@ -90,6 +93,9 @@ pub(super) struct Ready {
 #[derive(Debug, Default)]
 pub(super) struct Stream {
     pub(super) watchers: BTreeMap<i64, Watcher>,
+    /// Watchers that a compaction ended: etcd keeps their names, and answers their cancels, until the
+    /// client cancels them as well.
+    pub(super) ended: BTreeSet<i64>,
     pub(super) next_id: i64,
     pub(super) controls: VecDeque<Control>,
     /// Groups with events for live watchers, in the order in which they came up.
@@ -106,7 +112,7 @@ pub(super) struct Stream {
 impl Stream {
     /// The first free name.
     pub(super) fn free_id(&mut self) -> i64 {
-        while self.watchers.contains_key(&self.next_id) {
+        while self.is_taken(self.next_id) {
             self.next_id += 1;
         }
         self.next_id += 1;
@@ -129,7 +135,43 @@ impl Stream {
         }
     }
 
+    /// Whether a new watcher may not have this name.
+    pub(super) fn is_taken(&self, watch_id: i64) -> bool {
+        self.watchers.contains_key(&watch_id) || self.ended.contains(&watch_id)
+    }
+
+    /// Tells the client that the history which a watcher wanted is gone, and the watcher with it.
+    pub(super) fn end_compacted(&mut self, watch_id: i64, compact_revision: i64) {
+        if self.ended.len() == ENDED_MAX {
+            self.ended.pop_first();
+        }
+        self.ended.insert(watch_id);
+        let notice = Notice { watch_id, canceled: true, compact_revision, ..Notice::default() };
+        self.say(0, notice);
+    }
+
     pub(super) fn say(&mut self, revision: i64, notice: Notice) {
         self.controls.push_back(Control { revision, notice });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watcher_that_a_compaction_ended_keeps_its_name_and_there_are_not_too_many_of_them() {
+        let mut stream = Stream::default();
+        for _ in 0..ENDED_MAX {
+            let name = stream.free_id();
+            stream.end_compacted(name, 5);
+        }
+        stream.next_id = 0;
+        assert_eq!(stream.free_id(), ENDED_MAX as i64, "all below are taken");
+        stream.end_compacted(ENDED_MAX as i64, 5);
+        assert_eq!(stream.ended.len(), ENDED_MAX);
+        assert!(!stream.is_taken(0), "the smallest is forgotten");
+        stream.ended.remove(&7);
+        assert!(!stream.is_taken(7) && stream.is_taken(8));
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::ensure;
 use clap::Parser;
-use quorate_tests::conformance::run::{self, Outcome, Place, Verdict};
+use quorate_tests::conformance::run::{self, Outcome, Place};
 use quorate_tests::conformance::session::Session;
 use quorate_tests::conformance::{ids, report};
 use quorate_tests::process::Program;
@@ -27,7 +27,7 @@ struct Options {
     /// Write the replies into the files. Needs --server with an etcd.
     #[arg(long, requires = "server")]
     update: bool,
-    /// Say why each skipped case was.
+    /// Say why each case that did not run was skipped, or is for later.
     #[arg(long)]
     verbose: bool,
 }
@@ -61,17 +61,13 @@ async fn work(options: &Options) -> anyhow::Result<ExitCode> {
         let outcome = run::run(script, &place).await?;
         outcome.failures().for_each(|difference| println!("{difference}"));
         if options.verbose {
-            for (case, verdict) in script.cases.iter().zip(&outcome.verdicts) {
-                if let Verdict::Skipped(reason) = verdict {
-                    println!("{}.txt:{}: {}: {reason}", script.name, case.line, case.title);
-                }
-            }
+            outcome.not_run(script).iter().for_each(|line| println!("{line}"));
         }
         outcomes.push(outcome);
     }
     let later = claims.values().filter(|claim| claim.later.is_some()).count();
     print!("{}", report::table(&outcomes, claims.len(), later));
-    let failed = outcomes.iter().any(|outcome| outcome.counts().1 > 0);
+    let failed = outcomes.iter().any(|outcome| outcome.counts().failed > 0);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

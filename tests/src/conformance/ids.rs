@@ -1,23 +1,24 @@
 //! The list of claims, and the claims that cases name.
 //!
 //! A claim is an id and one line (`tests/conformance/ids.txt`). It has a case, or is `later` with the
-//! reason in brackets; only what needs authentication or several members may be.
+//! reason in brackets; only what needs authentication, several members or an older version may be. A
+//! case that Quorate runs later is none: what only such cases show is `later` too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, bail};
 
-use super::script::Script;
+use super::script::{LATER, Script};
 
 /// Why a claim may be left for later.
-const REASONS: [&str; 2] = ["authentication", "several members"];
+const REASONS: [&str; 3] = ["authentication", LATER[0], LATER[1]];
 
 /// One line of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// What it says.
     pub text: String,
-    /// Why it has no case yet.
+    /// Why it has no case that runs on Quorate yet.
     pub later: Option<String>,
 }
 
@@ -58,9 +59,15 @@ pub fn misfits(claims: &BTreeMap<String, Claim>, scripts: &[Script]) -> Vec<Stri
                 misfits.push(format!("{place}: a case that shows no claim"));
             }
             for id in &case.ids {
-                named.insert(id.as_str());
-                if !claims.contains_key(id) {
-                    misfits.push(format!("{place}: nobody claims {id}"));
+                match claims.get(id) {
+                    None => misfits.push(format!("{place}: nobody claims {id}")),
+                    Some(claim) if claim.later.is_some() && case.later.is_none() => {
+                        misfits.push(format!("{place}: {id} is later, and this case runs now"));
+                    }
+                    Some(_) if case.later.is_none() => {
+                        named.insert(id.as_str());
+                    }
+                    Some(_) => {}
                 }
             }
         }
@@ -79,11 +86,18 @@ mod tests {
 
     #[test]
     fn a_claim_without_a_case_and_a_case_without_a_claim_are_found() {
-        let claims = parse("# x\n3.1.1  One.\n3.1.2 Two.\n3.7.1 later (authentication): Three.\n");
-        let claims = claims.unwrap();
-        let script =
-            Script::parse("x", "# case: A [3.1.1]\n# case: B [9.9]\nput a\n----\n").unwrap();
-        let expected = ["x.txt:2: nobody claims 9.9", "3.1.2 has no case: Two."];
+        let claims = "# x\n3.1.1  One.\n3.1.2 Two.\n3.1.3 Three.\n\
+                      3.7.1 later (authentication): Four.\n3.7.2 later (several members): Five.\n";
+        let claims = parse(claims).unwrap();
+        let cases = "# case: A [3.1.1]\n# case: B [9.9 3.7.1]\nput a\n----\n\n\
+                     # case: C [3.1.3 3.7.2]\n# needs: several members\nput a\n----\n";
+        let script = Script::parse("x", cases).unwrap();
+        let expected = [
+            "x.txt:2: nobody claims 9.9",
+            "x.txt:2: 3.7.1 is later, and this case runs now",
+            "3.1.2 has no case: Two.",
+            "3.1.3 has no case: Three.",
+        ];
         assert_eq!(misfits(&claims, &[script]), expected);
     }
 

@@ -48,8 +48,10 @@
 //!
 //! Before each case everything is deleted: keys, leases, alarms. `# server: FLAGS` at the top of a
 //! file asks for a server of its own with these flags, `# needs: fresh` in a case for a store that
-//! nobody has written, `# needs: restart` for a server that can be killed. A run against a URL skips
-//! what it cannot provide, and says so.
+//! nobody has written, `# needs: restart` for a server that can be killed. `# needs: several members`
+//! and `# needs: an older version` mark what Quorate is to do later: such a case is recorded from an
+//! etcd and runs there, and is counted as later on Quorate. A run against a URL skips what it cannot
+//! provide, and says so.
 
 pub mod ids;
 pub mod lens;

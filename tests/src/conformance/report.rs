@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::run::Outcome;
+use super::run::{Counts, Outcome};
 use super::script::{Case, Script, Step};
 
 /// A step whose replies are not those of the transcript: `-` was expected, `+` came.
@@ -60,22 +60,25 @@ fn aligned<'a>(expected: &'a [String], given: &'a [String]) -> Vec<(char, &'a st
 
 /// A line for each file, and one for all.
 pub fn table(outcomes: &[Outcome], claims: usize, later: usize) -> String {
-    let mut text =
-        format!("{:<16}{:>7}{:>8}{:>8}{:>9}\n", "file", "cases", "passed", "failed", "skipped");
-    let mut all = (0, 0, 0);
+    let mut text = "file             cases  passed  failed  skipped   later\n".to_owned();
+    let mut all = Counts::default();
     for outcome in outcomes {
-        let (passed, failed, skipped) = outcome.counts();
-        all = (all.0 + passed, all.1 + failed, all.2 + skipped);
-        row(&mut text, &outcome.name, (passed, failed, skipped));
+        let counts = outcome.counts();
+        all.passed += counts.passed;
+        all.failed += counts.failed;
+        all.skipped += counts.skipped;
+        all.later += counts.later;
+        row(&mut text, &outcome.name, counts);
     }
     row(&mut text, "all", all);
     text.push_str(&format!("{claims} claims, {later} of them later\n"));
     text
 }
 
-fn row(text: &mut String, name: &str, (passed, failed, skipped): (usize, usize, usize)) {
-    let cases = passed + failed + skipped;
-    writeln!(text, "{name:<16}{cases:>7}{passed:>8}{failed:>8}{skipped:>9}")
+fn row(text: &mut String, name: &str, counts: Counts) {
+    let Counts { passed, failed, skipped, later } = counts;
+    let cases = passed + failed + skipped + later;
+    writeln!(text, "{name:<15}{cases:>7}{passed:>8}{failed:>8}{skipped:>9}{later:>8}")
         .expect("writing to a string does not fail");
 }
 

@@ -8,7 +8,7 @@ use super::report;
 use super::script::{Block, Case, Script};
 use super::session::Session;
 use super::step;
-use crate::process::Program;
+use crate::process::{Kind, Program};
 
 /// Where the cases run.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub enum Verdict {
     Failed(String),
     /// Why it could not run here.
     Skipped(&'static str),
+    /// What Quorate has to learn first.
+    Later(&'static str),
 }
 
 /// How the cases of a file ended, in order.
@@ -39,15 +41,43 @@ pub struct Outcome {
     pub verdicts: Vec<Verdict>,
 }
 
+/// How many cases ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // The verdicts.
+pub struct Counts {
+    pub passed: usize,
+    pub failed: usize,
+    pub skipped: usize,
+    pub later: usize,
+}
+
 impl Outcome {
-    /// Cases that passed, failed, were skipped.
-    pub fn counts(&self) -> (usize, usize, usize) {
-        let count = |is: fn(&Verdict) -> bool| self.verdicts.iter().filter(|one| is(one)).count();
-        (
-            count(|one| matches!(one, Verdict::Passed)),
-            count(|one| matches!(one, Verdict::Failed(_))),
-            count(|one| matches!(one, Verdict::Skipped(_))),
-        )
+    /// How many cases ended how.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for verdict in &self.verdicts {
+            let count = match verdict {
+                Verdict::Passed => &mut counts.passed,
+                Verdict::Failed(_) => &mut counts.failed,
+                Verdict::Skipped(_) => &mut counts.skipped,
+                Verdict::Later(_) => &mut counts.later,
+            };
+            *count += 1;
+        }
+        counts
+    }
+
+    /// The cases that did not run, each with the reason.
+    pub fn not_run(&self, script: &Script) -> Vec<String> {
+        let line = |(case, verdict): (&Case, &Verdict)| {
+            let reason = match verdict {
+                Verdict::Skipped(reason) => (*reason).to_owned(),
+                Verdict::Later(need) => format!("later, it needs {need}"),
+                Verdict::Passed | Verdict::Failed(_) => return None,
+            };
+            Some(format!("{}.txt:{}: {}: {reason}", script.name, case.line, case.title))
+        };
+        script.cases.iter().zip(&self.verdicts).filter_map(line).collect()
     }
 
     /// The differences of all cases that failed.
@@ -89,6 +119,12 @@ pub async fn run(script: &Script, place: &Place) -> anyhow::Result<Outcome> {
     let mut session = None;
     let mut verdicts = Vec::new();
     for case in &script.cases {
+        if let (Place::Program(Program { kind: Kind::Quorate, .. }), Some(need)) =
+            (place, case.later)
+        {
+            verdicts.push(Verdict::Later(need));
+            continue;
+        }
         let verdict = match ready(&mut session, script, case, place).await? {
             Err(reason) => Verdict::Skipped(reason),
             Ok(session) => match differences(session, script, case).await {
@@ -146,6 +182,9 @@ async fn ready<'a>(
         }
         Place::Url(_) if is_used => return Ok(Err("needs a store that nobody has written")),
         Place::Url(_) if case.needs_restart => return Ok(Err("needs a server that can be killed")),
+        Place::Url(_) if case.later.is_some() => {
+            return Ok(Err("changes the members or the version, and this may be a Quorate"));
+        }
         Place::Url(_) if !script.flags.is_empty() => {
             return Ok(Err("needs a server with flags of its own"));
         }

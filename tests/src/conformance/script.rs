@@ -8,6 +8,9 @@ use std::ops::Range;
 
 use anyhow::{Context as _, bail};
 
+/// What a case may need that Quorate does not do yet.
+pub const LATER: [&str; 2] = ["several members", "an older version"];
+
 /// Between commands and replies.
 const DASHES: &str = "----";
 
@@ -37,6 +40,8 @@ pub struct Case {
     pub needs_fresh: bool,
     /// A server that can be killed.
     pub needs_restart: bool,
+    /// What Quorate has to learn before the case can run on it.
+    pub later: Option<&'static str>,
     /// Its blocks.
     pub blocks: Range<usize>,
 }
@@ -111,6 +116,7 @@ impl Script {
                 line: number,
                 needs_fresh: false,
                 needs_restart: false,
+                later: None,
                 blocks: at..at,
             });
             self.blocks.push(Block::Prose(vec![line.to_owned()]));
@@ -121,7 +127,12 @@ impl Script {
             match need {
                 "fresh" => case.needs_fresh = true,
                 "restart" => case.needs_restart = true,
-                _ => bail!("{place}: a case needs `fresh` or `restart`"),
+                _ => {
+                    let known = LATER.into_iter().find(|known| *known == need);
+                    case.later = Some(known.with_context(|| {
+                        format!("{place}: a case needs `fresh`, `restart` or one of {LATER:?}")
+                    })?);
+                }
             }
         }
         match self.blocks.last_mut() {
@@ -189,7 +200,7 @@ mod tests {
     use super::*;
 
     const TEXT: &str = "# What.\n\n# case: One [3.1.1 3.1.2a]\n# needs: fresh\nput a=1\n----\nrev=+1\n\n\
-                        # case: Two [3.1.1]\nrange a\ntxn\n  then range a\n----\nx\ny\n";
+                        # case: Two [3.1.1]\n# needs: several members\nrange a\ntxn\n  then range a\n----\nx\ny\n";
 
     #[test]
     fn a_file_is_written_back_as_it_was_read() {
@@ -198,8 +209,9 @@ mod tests {
         assert_eq!(script.cases.len(), 2);
         assert_eq!(script.cases[0].ids, ["3.1.1", "3.1.2a"]);
         assert!(script.cases[0].needs_fresh && !script.cases[1].needs_fresh);
+        assert_eq!((script.cases[0].later, script.cases[1].later), (None, Some(LATER[0])));
         let steps: Vec<_> = script.steps(&script.cases[1]).collect();
-        assert_eq!((steps.len(), steps[0].line, steps[0].expected.len()), (1, 10, 2));
+        assert_eq!((steps.len(), steps[0].line, steps[0].expected.len()), (1, 11, 2));
     }
 
     #[test]
