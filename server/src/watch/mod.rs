@@ -44,7 +44,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::mutants;
 use crate::mvcc::{Revision, Row, Rows, RowsError, ScanBounds};
-use crate::view::{STEP_BYTES_MAX, STEP_KEYS_MAX, View};
+use crate::view::{STEP_KEYS_MAX, View};
 use event::{Event, Previous, key_of};
 use hub::Inner;
 
@@ -56,6 +56,10 @@ pub use stream::{Interest, StreamId};
 
 /// What the log of events may keep beside the recent window, in bytes.
 pub const LOG_BYTES_MAX: usize = 4 << 20;
+
+/// The bytes of rows, and of previous versions, at which a stretch of history ends; one revision may be
+/// more. A client that stops reading in the middle of one keeps it.
+const STRETCH_BYTES_MAX: usize = if cfg!(test) { 100 } else { 4 << 20 };
 
 /// Previous versions that are read at once: each may be as large as a request.
 const PREVIOUS_PER_READ: usize = if cfg!(test) { 3 } else { 32 };
@@ -273,11 +277,11 @@ impl Hub {
 
 /// What one look at rows may take.
 fn step_bounds() -> ScanBounds {
-    ScanBounds { rows_max: mutants::step(STEP_KEYS_MAX), bytes_max: STEP_BYTES_MAX }
+    ScanBounds { rows_max: mutants::step(STEP_KEYS_MAX), bytes_max: STRETCH_BYTES_MAX }
 }
 
 /// The versions that the first of `changes` (key and main revision, ascending) replaced: whole
-/// revisions, at least one, until they have [`STEP_BYTES_MAX`].
+/// revisions, at least one, until they have [`STRETCH_BYTES_MAX`].
 fn previous(
     changes: &[(bytes::Bytes, i64)],
     view: &Arc<View>,
@@ -286,7 +290,7 @@ fn previous(
     let (mut found, mut bytes) = (Vec::new(), 0);
     while let rest = &changes[found.len()..]
         && !rest.is_empty()
-        && bytes < STEP_BYTES_MAX
+        && bytes < STRETCH_BYTES_MAX
     {
         let mut slice = rest.len().min(PREVIOUS_PER_READ);
         let last = rest[slice - 1].1;

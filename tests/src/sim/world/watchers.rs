@@ -223,7 +223,8 @@ impl Watchers {
                 continue;
             }
             self.drain(at, life)?;
-            let is_near = |watcher: &Watcher| watcher.next <= current + 1;
+            let is_near =
+                |watcher: &Watcher| watcher.next <= current + 1 && watcher.start <= current;
             let stream = &mut self.streams[at];
             let answers = !stream.watchers.is_empty() && stream.watchers.values().all(is_near);
             if answers {
