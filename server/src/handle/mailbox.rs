@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use crate::replica::{Event, Reply, RequestId};
+use crate::state_machine::AlarmKind;
 
 /// The most client requests that wait for the owner. Beyond it they are refused at once.
 const CLIENTS_MAX: usize = 10_000;
@@ -65,6 +66,8 @@ struct Lanes {
     delivery: Delivery,
     /// What the commands in `delivery` take.
     client_bytes: usize,
+    /// The alarm in `delivery`.
+    raised: Option<AlarmKind>,
     /// The owner sleeps, so whoever brings something must wake it.
     asleep: bool,
     closed: bool,
@@ -74,6 +77,16 @@ impl Mailbox {
     /// Adds an event for which nobody waits. Never blocks, never refuses.
     pub fn event(&self, event: Event) {
         self.put(|lanes| lanes.delivery.events.push_back(event));
+    }
+
+    /// Has the owner raise an alarm. Asked again before the owner has taken it, nothing is added: each
+    /// refused write asks, and the lane has no bound.
+    pub fn raise(&self, kind: AlarmKind) {
+        self.put(|lanes| {
+            if lanes.raised.replace(kind) != Some(kind) {
+                lanes.delivery.events.push_back(Event::RaiseAlarm(kind));
+            }
+        });
     }
 
     /// Adds a client's request.
@@ -152,7 +165,7 @@ impl Lanes {
     }
 
     fn take(&mut self) -> Delivery {
-        self.client_bytes = 0;
+        (self.client_bytes, self.raised) = (0, None);
         std::mem::take(&mut self.delivery)
     }
 }
@@ -193,6 +206,16 @@ mod tests {
         assert_eq!((delivery.requests.len(), delivery.events.len()), (CLIENTS_MAX, 1));
         mailbox.close();
         assert_eq!(mailbox.request(request(0)), Err(Refused::Stopped));
+    }
+
+    #[test]
+    fn an_alarm_waits_once_however_often_it_is_asked_for() {
+        let mailbox = Mailbox::default();
+        for _ in 0..2 {
+            (0..1000).for_each(|_| mailbox.raise(AlarmKind::NoSpace));
+            let events = mailbox.take(Instant::now()).events;
+            assert!(matches!(Vec::from(events)[..], [Event::RaiseAlarm(AlarmKind::NoSpace)]));
+        }
     }
 
     #[test]
