@@ -44,6 +44,8 @@ pub enum Mutant {
     RevokeLeavesKey,
     /// A key that gets another lease, or none, stays attached to the one before.
     DetachForgotten,
+    /// The end of a lease whose time is over is not proposed.
+    ExpiryForgotten,
 }
 
 #[cfg(feature = "mutants")]

@@ -50,6 +50,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant { name: "checkpoint-kept", seeds_max: 200 },
     Mutant { name: "revoke-leaves-key", seeds_max: 50 },
     Mutant { name: "detach-forgotten", seeds_max: 50 },
+    Mutant { name: "expiry-forgotten", seeds_max: 50 },
 ];
 
 fn mistake(name: &str) -> Mistake {
@@ -67,6 +68,7 @@ fn mistake(name: &str) -> Mistake {
         "checkpoint-kept" => Mistake::CheckpointKept,
         "revoke-leaves-key" => Mistake::RevokeLeavesKey,
         "detach-forgotten" => Mistake::DetachForgotten,
+        "expiry-forgotten" => Mistake::ExpiryForgotten,
         _ => panic!("{name} is a mutant without a mistake"),
     }
 }
