@@ -50,7 +50,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant { name: "checkpoint-kept", seeds_max: 200 },
     Mutant { name: "revoke-leaves-key", seeds_max: 50 },
     Mutant { name: "detach-forgotten", seeds_max: 50 },
-    Mutant { name: "expiry-forgotten", seeds_max: 50 },
+    Mutant { name: "expiry-forgotten", seeds_max: 20 },
 ];
 
 fn mistake(name: &str) -> Mistake {
