@@ -20,7 +20,8 @@ use tracing::level_filters::LevelFilter;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    // A broken invariant on any thread ends the process: nothing may go on beside it.
+    // A broken invariant on any thread ends the process: nothing may go on beside it. The hook runs before
+    // anything unwinds, so it covers the tasks too whose panics the runtime would catch.
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         print(panic);

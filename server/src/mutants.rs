@@ -46,6 +46,8 @@ pub enum Mutant {
     DetachForgotten,
     /// What the log of events drops is dropped for whoever has yet to be sent it, too.
     LiveEventLost,
+    /// The end of a lease whose time is over is not proposed.
+    ExpiryForgotten,
 }
 
 #[cfg(feature = "mutants")]

@@ -124,6 +124,7 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     let options = options(config, &setup)?;
     let running = runtime::start(&setup, recovered, options, metrics.clone())?;
     let handle = running.handle.clone();
+    // Nobody waits for these: they have no end, or say so to the owner, and a panic aborts the process.
     let replies = handle.clone();
     tokio::spawn(async move { replies.replies().deliver().await });
     let watches = handle.clone();

@@ -1,10 +1,13 @@
-//! How a member ends.
+//! How a member ends, and that it hears first what arrived first.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
+use prost::Message as _;
+use quorate_proto::etcdserverpb::{InternalRaftRequest, LeaseGrantRequest};
 use quorate_server::consensus;
 use quorate_server::handle::Handle;
 use quorate_server::mvcc::{Limits, RowsError};
@@ -102,4 +105,30 @@ fn an_orderly_end_hears_that_the_flusher_fails_while_it_waits_for_it() {
     handle.fail(&RowsError::Io("the disk is gone".into()));
     let delivery = handle.mailbox().take(Instant::now());
     assert!(matches!(owner.take(delivery), Err(RunError::Failed(_))));
+}
+
+/// The time of a lease ran out while a sync hung, and its renewal waited behind the sync.
+#[test]
+fn a_renewal_that_arrived_before_a_late_tick_is_heard_before_it() {
+    const TTL_S: i64 = 1;
+    let (mut owner, handle) = leader();
+    let mut context = Context::from_waker(Waker::noop());
+    let lease_grant = Some(LeaseGrantRequest { ttl: TTL_S, id: 7 });
+    let grant = InternalRaftRequest { lease_grant, ..InternalRaftRequest::default() };
+    let mut granted = Box::pin(handle.propose(grant.encode_to_vec().into()));
+    assert!(granted.as_mut().poll(&mut context).is_pending());
+    owner.take(handle.mailbox().take(Instant::now())).unwrap();
+    owner.round().unwrap();
+    owner.tick(Duration::from_millis(100)).unwrap();
+    owner.round().unwrap();
+
+    let mut renewed = Box::pin(handle.renew(7));
+    assert!(renewed.as_mut().poll(&mut context).is_pending());
+    assert!(!owner.take_then_tick(Instant::now(), Duration::from_secs(1)).unwrap());
+    owner.round().unwrap();
+    assert_eq!(owner.published().leases.renewed, 1);
+    assert!(owner.lessor().knows(7), "it has its time again");
+    owner.take_then_tick(Instant::now(), Duration::from_secs(1)).unwrap();
+    owner.round().unwrap();
+    assert!(!owner.lessor().knows(7), "it ends when nobody renews it");
 }

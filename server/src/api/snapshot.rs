@@ -36,8 +36,18 @@ const SNAPSHOTS_MAX: usize = 4;
 /// The snapshots under way. A short list under a lock that is held for nothing else.
 #[derive(Clone, Default)]
 pub(crate) struct Snapshots {
-    sent: Arc<Mutex<Vec<Weak<History>>>>,
+    sent: Arc<Mutex<Vec<Sent>>>,
 }
+
+/// A snapshot that counts as long as somebody holds it.
+enum Sent {
+    /// It was let in, and what it will hold is not known yet.
+    Admitted(Weak<Admission>),
+    Captured(Weak<History>),
+}
+
+/// That a snapshot was let in.
+struct Admission;
 
 /// The messages of one snapshot.
 pub(crate) struct SnapshotStream {
@@ -81,8 +91,10 @@ impl Snapshots {
     /// # Errors
     /// If there are too many already, or the member stops.
     pub(crate) async fn start(&self, context: Context) -> Result<SnapshotStream, Status> {
+        // First: to capture copies all records on the owner.
+        let admission = self.admit()?;
         let capture = context.handle().capture().await.map_err(Refusal::from)?;
-        self.admit(&capture.history)?;
+        self.captured(&admission, &capture.history);
         let revision = capture.history.revision();
         tracing::info!(revision, "sending a snapshot to a client");
         let keys = (capture.history, context.handle().rows().clone());
@@ -96,14 +108,34 @@ impl Snapshots {
         })
     }
 
-    fn admit(&self, history: &Arc<History>) -> Result<(), Refusal> {
+    fn admit(&self) -> Result<Arc<Admission>, Refusal> {
         let mut sent = self.sent.lock();
-        sent.retain(|history| history.upgrade().is_some_and(|history| history.is_pinned()));
+        sent.retain(Sent::is_under_way);
         if sent.len() >= SNAPSHOTS_MAX {
             return Err(Refusal::TooManyRequests);
         }
-        sent.push(Arc::downgrade(history));
-        Ok(())
+        let admission = Arc::new(Admission);
+        sent.push(Sent::Admitted(Arc::downgrade(&admission)));
+        Ok(admission)
+    }
+
+    /// From now on the snapshot counts as long as its keys are pinned.
+    fn captured(&self, admission: &Arc<Admission>, history: &Arc<History>) {
+        let own = Arc::downgrade(admission);
+        for sent in self.sent.lock().iter_mut() {
+            if matches!(sent, Sent::Admitted(admitted) if admitted.ptr_eq(&own)) {
+                *sent = Sent::Captured(Arc::downgrade(history));
+            }
+        }
+    }
+}
+
+impl Sent {
+    fn is_under_way(&self) -> bool {
+        match self {
+            Self::Admitted(admission) => admission.strong_count() > 0,
+            Self::Captured(history) => history.upgrade().is_some_and(|it| it.is_pinned()),
+        }
     }
 }
 
@@ -212,5 +244,32 @@ fn make_part(image: &mut Image, left: &[u8]) -> Result<Part, ReadError> {
         if !has_more || bytes.len() >= PART_BYTES {
             return Ok(Part::Bytes { bytes, has_more });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mvcc::{KeySpace, Limits};
+    use crate::view::View;
+
+    #[test]
+    fn a_snapshot_has_its_place_before_it_captures_anything_and_until_it_is_sent() {
+        let view = View::new(KeySpace::new(Limits { window_bytes_max: 1 << 20 }));
+        let snapshots = Snapshots::default();
+        let mut admissions: Vec<_> =
+            (0..SNAPSHOTS_MAX).map(|_| snapshots.admit().unwrap()).collect();
+        assert!(snapshots.admit().is_err());
+        // The capture of one failed.
+        admissions.pop();
+        let admission = snapshots.admit().unwrap();
+        let history = view.history();
+        snapshots.captured(&admission, &history);
+        drop((admission, admissions));
+        let admissions: Vec<_> = (1..SNAPSHOTS_MAX).map(|_| snapshots.admit().unwrap()).collect();
+        assert!(snapshots.admit().is_err(), "one is being sent");
+        drop(history);
+        assert!(snapshots.admit().is_ok());
+        drop(admissions);
     }
 }

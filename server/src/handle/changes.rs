@@ -4,6 +4,7 @@
 //! owner applied anything. While nobody waits that costs the owner one load. It wakes a single task, which
 //! then wakes all who wait: a wake from another thread costs a system call.
 
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
@@ -41,7 +42,8 @@ impl Changes {
     }
 
     /// Wakes those who wait. To be spawned on the runtime that serves the requests.
-    pub async fn deliver(&self) {
+    /// Nothing ends it.
+    pub async fn deliver(&self) -> Infallible {
         loop {
             self.applied.notified().await;
             self.repeat.notify_waiters();

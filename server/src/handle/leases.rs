@@ -15,7 +15,7 @@ impl Handle {
     /// [`RequestError`]; whether it was renewed is unknown then.
     pub async fn renew(&self, lease: i64) -> Result<i64, RequestError> {
         let id = self.next_id();
-        let ttl_s = match self.ask(id, Event::Renew { id, lease }).await? {
+        let ttl_s = match self.ask_in_time(id, Event::Renew { id, lease }).await? {
             Reply::Renewed { ttl_s } => ttl_s,
             Reply::Failed(error) => return Err(error),
             reply => unreachable!("a renewal was answered with {reply:?}"),
@@ -41,7 +41,7 @@ impl Handle {
         loop {
             let id = self.next_id();
             let event = Event::TimeToLive { id, lease, keys_after };
-            let mut page = match self.ask(id, event).await? {
+            let mut page = match self.ask_in_time(id, event).await? {
                 Reply::TimeToLive(Some(page)) => page,
                 Reply::TimeToLive(None) => return Ok(None),
                 Reply::Failed(error) => return Err(error),
@@ -61,15 +61,21 @@ impl Handle {
     /// # Errors
     /// [`RequestError`]; it may be tried again.
     pub async fn leases(&self) -> Result<Vec<i64>, RequestError> {
-        let id = self.next_id();
-        match self.ask(id, Event::ListLeases { id }).await? {
-            Reply::Leases(mut leases) => {
-                leases.sort_unstable();
-                Ok(leases.into_iter().map(|(_, lease)| lease).collect())
-            }
-            Reply::Failed(error) => Err(error),
-            reply => unreachable!("a list of leases was answered with {reply:?}"),
+        let mut leases = Vec::new();
+        let mut after = None;
+        loop {
+            let id = self.next_id();
+            let page = match self.ask_in_time(id, Event::ListLeases { id, after }).await? {
+                Reply::Leases(page) => page,
+                Reply::Failed(error) => return Err(error),
+                reply => unreachable!("a list of leases was answered with {reply:?}"),
+            };
+            let Some(&(_, last)) = page.last() else { break };
+            after = Some(last);
+            leases.extend(page);
         }
+        leases.sort_unstable();
+        Ok(leases.into_iter().map(|(_, lease)| lease).collect())
     }
 
     /// An ID for a new lease: positive, and like no other.

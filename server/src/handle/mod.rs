@@ -56,8 +56,8 @@ pub struct Parts {
     pub request_bytes_max: usize,
     /// The quota in bytes; `None` for none.
     pub quota_bytes: Option<u64>,
-    /// How long a proposal or a read index is waited for. The owner has a bound of its own, in ticks; this
-    /// one holds while the owner hangs in a sync. `None` leaves it to the owner, and needs no timer.
+    /// How long an answer of the owner is waited for, but that to a compaction. The owner has a bound of
+    /// its own, in ticks; this one holds while the owner hangs in a sync. `None` leaves it to the owner, and needs no timer.
     pub request_timeout: Option<Duration>,
     /// The shortest time to live of a lease, in seconds.
     pub lease_ttl_min_s: i64,
@@ -123,7 +123,7 @@ impl Handle {
         let id = self.next_id();
         let change = ConfChange { id: id.0, kind: ConfChangeKind::Update, member };
         let change = change.encode();
-        match self.ask(id, Event::ProposeConfChange { id, change }).await? {
+        match self.ask_in_time(id, Event::ProposeConfChange { id, change }).await? {
             Reply::Committed(_) => Ok(()),
             Reply::Failed(error) => Err(error),
             reply => unreachable!("a change of a member was answered with {reply:?}"),
@@ -168,7 +168,7 @@ impl Handle {
     /// [`RequestError`]; it may be tried again.
     pub async fn capture(&self) -> Result<Capture, RequestError> {
         let id = self.next_id();
-        match self.ask(id, Event::Capture { id }).await? {
+        match self.ask_in_time(id, Event::Capture { id }).await? {
             Reply::Captured(capture) => Ok(*capture),
             Reply::Failed(error) => Err(error),
             reply => unreachable!("a capture was answered with {reply:?}"),
@@ -342,7 +342,15 @@ mod tests {
         let committed = handle.propose(Bytes::from_static(b"x")).await;
         assert_eq!(committed.map(|_| ()), Err(RequestError::Timeout));
         assert_eq!(handle.linearize().await, Err(RequestError::Timeout));
-        assert_eq!(handle.mailbox().close().requests.len(), 2, "the owner finds them later");
+        assert_eq!(handle.renew(1).await, Err(RequestError::Timeout));
+        assert_eq!(handle.leases().await, Err(RequestError::Timeout));
+        assert_eq!(handle.capture().await.map(|_| ()), Err(RequestError::Timeout));
+        let updated = handle.update_member(Member::default()).await;
+        assert_eq!(updated, Err(RequestError::Timeout));
+        handle.status().leads_alone.store(true, Ordering::Release);
+        assert_eq!(handle.time_to_live(1, false).await, Err(RequestError::Timeout));
+        handle.status().leads_alone.store(false, Ordering::Release);
+        assert_eq!(handle.mailbox().close().requests.len(), 7, "the owner finds them later");
         assert_eq!(handle.linearize().await, Err(RequestError::Stopped));
     }
 }

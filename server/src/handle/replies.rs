@@ -4,6 +4,8 @@
 //! of one round together, with one wake, and [`Replies::deliver`] completes them on the runtime of
 //! those who wait, where a wake costs next to nothing.
 
+use std::convert::Infallible;
+
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
@@ -27,7 +29,8 @@ impl Replies {
     }
 
     /// Completes replies as they come. To be spawned on the runtime that serves the requests.
-    pub async fn deliver(&self) {
+    /// Nothing ends it.
+    pub async fn deliver(&self) -> Infallible {
         loop {
             self.arrived.notified().await;
             let ready = std::mem::take(&mut *self.ready.lock());

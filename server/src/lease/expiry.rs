@@ -20,6 +20,9 @@ use crate::mutants::{self, Mutant};
 
 const MS_PER_S: u64 = 1000;
 
+/// Leases that one step looks at, about a millisecond of work: most of those that come up live on.
+const LOOKS_MAX: usize = 4000;
+
 /// Spans of time that a leader goes by.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
@@ -75,8 +78,16 @@ struct Deadline {
     is_revoking: bool,
     /// The records may hold a remaining time, now or once what is under way is applied.
     is_checkpointed: bool,
-    /// A checkpoint of 0 is under way.
+    /// A checkpoint of 0 was asked for, and none has taken effect since: nothing else is written down
+    /// meanwhile, for it would undo what a renewal is answered by.
     is_clearing: bool,
+}
+
+impl Deadline {
+    /// Its full time, counted from now.
+    fn extend_from(&mut self, now_ms: u64) {
+        self.ends_ms = self.ends_ms.max(now_ms.saturating_add(self.ttl_ms));
+    }
 }
 
 impl Expiry {
@@ -97,29 +108,32 @@ impl Expiry {
     /// Lets time pass. What was granted or renewed since the last call counts from now on: when exactly
     /// it was, nobody knows, and no lease may end early.
     pub fn pass(&mut self, elapsed_ms: u64) {
-        self.now_ms += elapsed_ms;
+        self.now_ms = self.now_ms.saturating_add(elapsed_ms);
         for id in std::mem::take(&mut self.fresh) {
             if let Some(deadline) = self.deadlines.get_mut(&id).filter(|lease| lease.is_fresh) {
                 deadline.is_fresh = false;
-                deadline.ends_ms = deadline.ends_ms.max(self.now_ms + deadline.ttl_ms);
+                deadline.extend_from(self.now_ms);
             }
         }
     }
 
     /// This member leads: every lease has what the records say is left of it, and `extend_ms` on top.
+    /// `leases` come by ID, so that the sets are built from sorted lists at once.
     pub fn promote(&mut self, leases: impl Iterator<Item = Lease>, extend_ms: u64) {
         self.demote();
         let (now_ms, every_ms) = (self.now_ms, self.timing.checkpoint_ms);
         let deadline = |lease: Lease| {
             let left_s =
                 if lease.remaining_ttl_s > 0 { lease.remaining_ttl_s } else { lease.ttl_s };
-            let ends_ms = now_ms + to_ms(left_s) + extend_ms;
+            let ends_ms = now_ms.saturating_add(to_ms(left_s)).saturating_add(extend_ms);
             let is_long = |every_ms: &u64| to_ms(left_s) > *every_ms;
             let deadline = Deadline {
                 ends_ms,
                 ttl_ms: to_ms(lease.ttl_s),
                 queued_ms: ends_ms,
-                checkpoint_ms: every_ms.filter(is_long).map(|every_ms| now_ms + every_ms),
+                checkpoint_ms: every_ms
+                    .filter(is_long)
+                    .map(|every_ms| now_ms.saturating_add(every_ms)),
                 is_checkpointed: lease.remaining_ttl_s > 0,
                 ..Deadline::default()
             };
@@ -141,7 +155,7 @@ impl Expiry {
     pub fn granted(&mut self, lease: Lease) {
         self.revoked(lease.id);
         let ttl_ms = to_ms(lease.ttl_s);
-        let ends_ms = self.now_ms + ttl_ms;
+        let ends_ms = self.now_ms.saturating_add(ttl_ms);
         let deadline = Deadline { ttl_ms, ends_ms, queued_ms: ends_ms, ..Deadline::default() };
         self.deadlines.insert(lease.id, deadline);
         self.queue.insert((ends_ms, lease.id));
@@ -186,10 +200,10 @@ impl Expiry {
         lives
     }
 
-    /// Nobody waits any more for a checkpoint of 0.
-    pub fn clearing_given_up(&mut self, id: i64) {
+    /// The records hold a remaining time, whatever was thought before.
+    pub fn checkpointed(&mut self, id: i64) {
         if let Some(deadline) = self.deadlines.get_mut(&id) {
-            deadline.is_clearing = false;
+            deadline.is_checkpointed = true;
         }
     }
 
@@ -202,46 +216,55 @@ impl Expiry {
     }
 
     /// Leases to be revoked: those whose time is over, as many as may be under way, and those whose
-    /// revocation did not come back.
+    /// revocation did not come back. It looks at some thousands; [`Expiry::has_expired`] says whether there
+    /// are more.
     pub fn take_expired(&mut self) -> Vec<i64> {
         let mut expired = Vec::new();
-        let again_ms = self.now_ms + self.timing.retry_ms;
-        while let Some(&(due_ms, id)) = self.retries.front()
-            && due_ms <= self.now_ms
-        {
-            self.retries.pop_front();
-            if self.deadlines.get(&id).is_some_and(|deadline| deadline.is_revoking) {
-                expired.push(id);
+        let again_ms = self.now_ms.saturating_add(self.timing.retry_ms);
+        for _ in 0..mutants::step(LOOKS_MAX) {
+            if let Some((_, id)) = self.retries.pop_front_if(|(due_ms, _)| *due_ms <= self.now_ms) {
+                if self.deadlines.get(&id).is_some_and(|deadline| deadline.is_revoking) {
+                    expired.push(id);
+                }
+            } else if self.revoking < self.timing.revoking_max
+                && let Some(&(due_ms, id)) = self.queue.first()
+                && due_ms <= self.now_ms
+            {
+                expired.extend(self.end_if_over(id));
+            } else {
+                break;
             }
-        }
-        while self.revoking < self.timing.revoking_max
-            && let Some(&(due_ms, id)) = self.queue.first()
-            && due_ms <= self.now_ms
-        {
-            self.queue.pop_first();
-            let deadline = self.deadlines.get_mut(&id).expect("what is queued has a deadline");
-            if deadline.is_fresh || deadline.ends_ms > self.now_ms {
-                deadline.queued_ms = deadline.ends_ms.max(self.now_ms + 1);
-                self.queue.insert((deadline.queued_ms, id));
-                continue;
-            }
-            deadline.is_revoking = true;
-            self.revoking += 1;
-            expired.push(id);
         }
         self.retries.extend(expired.iter().map(|&id| (again_ms, id)));
         expired
     }
 
-    /// At most `leases_max` leases of which to write down what is left, in seconds: their time has come.
-    pub fn take_checkpoints(&mut self, leases_max: usize) -> Vec<(i64, i64)> {
+    /// Looks at the first lease of the queue: it ends, or is queued again.
+    fn end_if_over(&mut self, id: i64) -> Option<i64> {
+        self.queue.pop_first();
+        let deadline = self.deadlines.get_mut(&id).expect("what is queued has a deadline");
+        if deadline.is_fresh || deadline.ends_ms > self.now_ms {
+            deadline.queued_ms = deadline.ends_ms.max(self.now_ms.saturating_add(1));
+            self.queue.insert((deadline.queued_ms, id));
+            return None;
+        }
+        deadline.is_revoking = true;
+        self.revoking += 1;
+        Some(id)
+    }
+
+    /// Looks at no more than `looks_max` leases whose time has come, and returns those of which to write
+    /// down what is left, in seconds.
+    pub fn take_checkpoints(&mut self, looks_max: usize) -> Vec<(i64, i64)> {
         let mut due = Vec::new();
         let Some(every_ms) = self.timing.checkpoint_ms else { return due };
-        while due.len() < leases_max
-            && let Some(&(due_ms, id)) = self.checkpoints.first()
-            && due_ms <= self.now_ms
-        {
-            self.checkpoints.pop_first();
+        for _ in 0..looks_max {
+            let Some(&(due_ms, id)) =
+                self.checkpoints.first().filter(|(due_ms, _)| *due_ms <= self.now_ms)
+            else {
+                break;
+            };
+            self.checkpoints.remove(&(due_ms, id));
             let deadline = self.deadlines.get_mut(&id).expect("what is queued has a deadline");
             let left_ms = deadline.ends_ms.saturating_sub(self.now_ms);
             let left_s = to_s(left_ms);
@@ -254,8 +277,9 @@ impl Expiry {
                 due.push((id, left_s));
             }
             if is_full || left_ms > every_ms {
-                deadline.checkpoint_ms = Some(self.now_ms + every_ms);
-                self.checkpoints.insert((self.now_ms + every_ms, id));
+                let next_ms = self.now_ms.saturating_add(every_ms);
+                deadline.checkpoint_ms = Some(next_ms);
+                self.checkpoints.insert((next_ms, id));
             }
         }
         due
@@ -270,7 +294,7 @@ impl Expiry {
     /// Starts the time of a lease anew.
     fn refresh(&mut self, id: i64) {
         let Some(deadline) = self.deadlines.get_mut(&id) else { return };
-        deadline.ends_ms = deadline.ends_ms.max(self.now_ms + deadline.ttl_ms);
+        deadline.extend_from(self.now_ms);
         if !std::mem::replace(&mut deadline.is_fresh, true) {
             self.fresh.push(id);
         }
@@ -278,8 +302,9 @@ impl Expiry {
             && deadline.checkpoint_ms.is_none()
             && deadline.ttl_ms > every_ms
         {
-            deadline.checkpoint_ms = Some(self.now_ms + every_ms);
-            self.checkpoints.insert((self.now_ms + every_ms, id));
+            let next_ms = self.now_ms.saturating_add(every_ms);
+            deadline.checkpoint_ms = Some(next_ms);
+            self.checkpoints.insert((next_ms, id));
         }
     }
 }

@@ -181,7 +181,13 @@ impl Lessor {
 
     /// Every lease, by ID.
     pub fn leases(&self) -> impl Iterator<Item = Lease> {
-        self.records.iter().map(|(&id, record)| record.lease(id))
+        self.leases_behind(None)
+    }
+
+    /// The leases behind `after`, by ID; all without it.
+    pub fn leases_behind(&self, after: Option<i64>) -> impl Iterator<Item = Lease> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.records.range((from, Bound::Unbounded)).map(|(&id, record)| record.lease(id))
     }
 
     /// How many there are.

@@ -163,12 +163,43 @@ fn what_is_left_of_long_leases_is_written_down_and_cleared_before_a_renewal_is_a
     assert_eq!(expiry.renew(1), Renewal::Checkpointed);
     expiry.pass(300_000);
     assert_eq!(expiry.take_checkpoints(9), [(3, 400)]);
-    expiry.clearing_given_up(1);
+    // However long that takes: what is written down behind it would undo it.
     expiry.pass(300_000);
-    assert_eq!(expiry.take_checkpoints(1), [(1, 700)]);
     assert_eq!(expiry.take_checkpoints(9), [(3, 100)]);
+    assert!(expiry.cleared(1));
+    expiry.pass(300_000);
+    expiry.pass(300_000);
+    assert_eq!(expiry.take_checkpoints(9), [(1, 700)]);
+    // What the records hold counts, whatever this member thought.
+    assert_eq!(expiry.renew(1), Renewal::Checkpointed);
+    assert!(expiry.cleared(1));
+    expiry.checkpointed(1);
+    assert_eq!(expiry.renew(1), Renewal::Checkpointed);
     expiry.revoked(1);
     assert_eq!(expiry.renew(1), Renewal::Unknown);
+}
+
+#[test]
+fn leases_that_live_on_are_looked_at_in_bounded_steps() {
+    const COUNT: usize = 10_000;
+    let all: Vec<Lease> = (1..=10_000).map(|id| lease(id, 1000)).collect();
+    let mut expiry = Expiry::new(Timing { revoking_max: 100, ..TIMING });
+    expiry.promote(all.into_iter(), 0);
+    for id in 1..10_000 {
+        assert_eq!(expiry.renew(id), Renewal::Renewed);
+    }
+    expiry.pass(300_000);
+    let looked = (0..COUNT / 500).map(|_| expiry.take_checkpoints(500).len()).collect::<Vec<_>>();
+    assert_eq!(looked[..COUNT / 500 - 1], [0; COUNT / 500 - 1], "they were renewed");
+    assert_eq!(looked[COUNT / 500 - 1], 1);
+    expiry.pass(700_000);
+    let mut steps = 0;
+    while expiry.has_expired() {
+        let expired = expiry.take_expired();
+        assert!(expired.is_empty() || expired == [10_000]);
+        steps += 1;
+    }
+    assert_eq!(steps, 3, "4000 each");
 }
 
 #[test]

@@ -73,6 +73,8 @@ pub enum Event {
     ListLeases {
         /// Where the reply goes.
         id: RequestId,
+        /// Asks for those behind this one, at most [`LEASES_MAX`](super::LEASES_MAX).
+        after: Option<i64>,
     },
     /// A write found the quota used up: it is refused with [`RequestError::NoSpace`] once this member's
     /// alarm says so, or after the time that requests have.
@@ -166,7 +168,7 @@ pub enum Reply {
     },
     /// What is left of a lease; `None` if there is no such lease.
     TimeToLive(Option<TimeToLive>),
-    /// Every lease with what is left of it in milliseconds, in no order.
+    /// A page of the leases by ID, each behind what is left of it in milliseconds. An empty one is the last.
     Leases(Vec<(u64, i64)>),
     /// There is no result.
     Failed(RequestError),

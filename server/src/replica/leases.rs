@@ -17,20 +17,24 @@ use bytes::Bytes;
 use super::event::{Effect, Reply, RequestError, RequestId, TimeToLive};
 use super::proposals::Proposals;
 use crate::lease::{Changed, Expiry, LeaseCounts, Lessor, Renewal, Timing};
+use crate::mutants::{self, Mutant};
 use crate::state_machine::own;
 
 /// Revocations by deadline that may be under way: a few milliseconds of work for apply, and enough for
 /// some hundred thousand in a second.
 const REVOKING_MAX: usize = 2000;
 
-/// Leases in one checkpoint; etcd's `maxLeaseCheckpointBatchSize`.
+/// Leases in one checkpoint, or looked at for one; etcd's `maxLeaseCheckpointBatchSize`.
 const CHECKPOINT_LEASES_MAX: usize = 1000;
 
-/// Checkpoints that are proposed at once.
-const CHECKPOINTS_MAX: usize = 10;
+/// Checkpoints that are proposed at once. The next come with the next event, at the latest a tick.
+const CHECKPOINTS_MAX: usize = 4;
 
 /// The most keys of a lease in one reply.
 pub const LEASE_KEYS_MAX: usize = 10_000;
+
+/// The most leases in one reply.
+pub const LEASES_MAX: usize = 10_000;
 
 /// Times that leases go by, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,9 +90,7 @@ impl Leases {
     pub(super) fn tick(&mut self, elapsed_ms: u64, now_tick: u64, effects: &mut Vec<Effect>) {
         self.expiry.pass(elapsed_ms);
         self.revoking.expire(now_tick, effects);
-        for lease in self.clearing.expire(now_tick, effects) {
-            self.expiry.clearing_given_up(lease);
-        }
+        self.clearing.expire(now_tick, effects);
     }
 
     /// Renews a lease, or lets the request wait.
@@ -138,10 +140,12 @@ impl Leases {
         Reply::TimeToLive(Some(TimeToLive { ttl_s: record.ttl_s, remaining_ms, keys }))
     }
 
-    /// Every lease with what is left of it in milliseconds, by ID; without it where nobody knows.
-    pub(super) fn list(&self, lessor: &Lessor) -> Reply {
+    /// A page of the leases behind `after`, with what is left of them in milliseconds, by ID; without it
+    /// where nobody knows.
+    pub(super) fn list(&self, after: Option<i64>, lessor: &Lessor) -> Reply {
         let left = |id| self.expiry.remaining_ms(id).unwrap_or(u64::MAX);
-        Reply::Leases(lessor.leases().map(|lease| (left(lease.id), lease.id)).collect())
+        let page = lessor.leases_behind(after).take(mutants::step(LEASES_MAX));
+        Reply::Leases(page.map(|lease| (left(lease.id), lease.id)).collect())
     }
 
     /// Takes in what entries did.
@@ -156,7 +160,9 @@ impl Leases {
                         waits.take(lease).for_each(|id| reply_renewed(id, 0, effects));
                     }
                 }
-                Changed::Checkpointed(lease) if lease.remaining_ttl_s > 0 => {}
+                Changed::Checkpointed(lease) if lease.remaining_ttl_s > 0 => {
+                    self.expiry.checkpointed(lease.id);
+                }
                 Changed::Checkpointed(lease) => self.cleared(lease.id, lease.ttl_s, effects),
             }
         }
@@ -200,14 +206,15 @@ impl Leases {
             proposals.add_internal(own::checkpoint(&left));
         }
         for lease in self.expiry.take_expired() {
-            proposals.add_internal(own::revoke(lease));
+            if !mutants::on(Mutant::ExpiryForgotten) {
+                proposals.add_internal(own::revoke(lease));
+            }
         }
         for _ in 0..CHECKPOINTS_MAX {
             let left = self.expiry.take_checkpoints(CHECKPOINT_LEASES_MAX);
-            if left.is_empty() {
-                return;
+            if !left.is_empty() {
+                proposals.add_internal(own::checkpoint(&left));
             }
-            proposals.add_internal(own::checkpoint(&left));
         }
     }
 
@@ -245,10 +252,9 @@ impl Waits {
         std::mem::take(&mut self.0).into_values().flatten()
     }
 
-    /// Answers those whose time is over; returns the leases for which nobody waits any more.
-    fn expire(&mut self, now_tick: u64, effects: &mut Vec<Effect>) -> Vec<i64> {
-        let mut given_up = Vec::new();
-        self.0.retain(|&lease, waiting| {
+    /// Answers those whose time is over.
+    fn expire(&mut self, now_tick: u64, effects: &mut Vec<Effect>) {
+        self.0.retain(|_, waiting| {
             waiting.retain(|&(id, deadline_tick)| {
                 let alive = deadline_tick > now_tick;
                 if !alive {
@@ -257,12 +263,8 @@ impl Waits {
                 }
                 alive
             });
-            if waiting.is_empty() {
-                given_up.push(lease);
-            }
             !waiting.is_empty()
         });
-        given_up
     }
 }
 

@@ -46,7 +46,7 @@ pub use event::{
     Capture, Committed, Effect, Event, Persist, Reply, RequestError, RequestId, TimeToLive,
 };
 pub use flushing::FlushLimits;
-pub use leases::{LEASE_KEYS_MAX, LeaseConfig};
+pub use leases::{LEASE_KEYS_MAX, LEASES_MAX, LeaseConfig};
 
 /// The API version that a cluster of this version agrees on.
 pub const CLUSTER_VERSION: &str = "3.7.0";
@@ -250,8 +250,8 @@ impl Replica {
                 let reply = self.leases.time_to_live(lease, keys_after.as_ref(), lessor);
                 effects.push(Effect::Reply { id, reply });
             }
-            Event::ListLeases { id } => {
-                let reply = self.leases.list(self.machine.lessor());
+            Event::ListLeases { id, after } => {
+                let reply = self.leases.list(after, self.machine.lessor());
                 effects.push(Effect::Reply { id, reply });
             }
             Event::RefuseForSpace { id } => {

@@ -1,5 +1,6 @@
 //! Writing the log, as the owner's effects ask for it.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -132,10 +133,45 @@ impl SegmentJob {
     }
 
     pub(super) fn spawn(self) {
-        let spawned =
-            std::thread::Builder::new().name("log-segment".into()).spawn(move || self.run());
-        if let Err(error) = spawned {
-            tracing::warn!(%error, "cannot start the thread that prepares the next segment");
+        let thread = std::thread::Builder::new().name("log-segment".into());
+        self.spawn_by(|run| thread.spawn(run).map(drop));
+    }
+
+    /// Has `spawn` run it beside the owner. If that cannot be, the log hears of it like of a disk that
+    /// refuses, and tries again.
+    fn spawn_by(self, spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<()>) {
+        let (path, result) = (self.preparation.path().to_owned(), self.result.clone());
+        if let Err(error) = spawn(Box::new(move || self.run())) {
+            let operation = "start a thread that fills";
+            *result.lock() = Some(Err(WalError::Io { operation, path, error }));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::storage::tests::test_fs::TestFs;
+    use crate::storage::wal::{Metadata, WalOptions};
+
+    #[test]
+    fn a_segment_for_which_there_was_no_thread_is_tried_again() {
+        let fs = TestFs::default();
+        let metadata = Metadata { cluster_id: 1, member_id: 2 };
+        let options = WalOptions { segment_bytes: 4096, segments_max: 3 };
+        let wal = Wal::create(fs.shared(), Path::new("/d/wal"), options, metadata).unwrap();
+        let mut log = LogWriter::new(wal, Arc::new(Metrics::new(&[], false)));
+        let job = log.next_job().expect("none is ready");
+        assert!(log.next_job().is_none(), "it is under way");
+        job.spawn_by(|_| Err(io::ErrorKind::WouldBlock.into()));
+        let again = log.next_job().expect("it failed");
+        assert!(!log.take_shortage(), "there is room");
+        again.spawn_by(|run| {
+            run();
+            Ok(())
+        });
+        assert!(log.next_job().is_none(), "one is ready");
     }
 }

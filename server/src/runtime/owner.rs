@@ -50,6 +50,18 @@ struct Rounds {
     replies: Vec<(oneshot::Sender<Reply>, Reply)>,
     published: Published,
     is_stopping: bool,
+    /// What ticks left of a millisecond.
+    untold: Duration,
+}
+
+impl Rounds {
+    /// The milliseconds that a tick stands for, at most `elapsed_max`. What is left over is for the next:
+    /// it would be one in a hundred, and leases would last as much longer.
+    fn whole_ms(&mut self, elapsed: Duration, elapsed_max: Duration) -> u64 {
+        let elapsed = (elapsed + self.untold).min(elapsed_max);
+        self.untold = Duration::from_nanos(u64::from(elapsed.subsec_nanos() % 1_000_000));
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 impl Owner<Threads> {
@@ -74,14 +86,16 @@ impl Owner<Threads> {
             self.round()?;
             let deadline = if self.has_work() { Instant::now() } else { next_tick };
             let delivery = self.handle.mailbox().take(deadline);
+            if self.take(delivery)? {
+                return Ok(());
+            }
             let now = Instant::now();
             if now >= next_tick {
                 // After a pause one tick stands for all that were missed.
-                self.tick(now - last_tick)?;
+                if self.take_then_tick(now, now - last_tick)? {
+                    return Ok(());
+                }
                 (last_tick, next_tick) = (now, now + tick);
-            }
-            if self.take(delivery)? {
-                return Ok(());
             }
         }
     }
@@ -128,13 +142,26 @@ impl<B: Beside> Owner<B> {
         self.replica.lessor()
     }
 
+    /// Lets the tick at `now` pass, behind all that arrived before it: a renewal that waited in the
+    /// mailbox while the disk hung was there in time. `true` if an orderly end was asked for.
+    ///
+    /// # Errors
+    /// As [`Owner::take`].
+    pub fn take_then_tick(&mut self, now: Instant, elapsed: Duration) -> Result<bool, RunError> {
+        let arrived = self.handle.mailbox().take(now);
+        let is_stopping = self.take(arrived)?;
+        if !is_stopping {
+            self.tick(elapsed)?;
+        }
+        Ok(is_stopping)
+    }
+
     /// Lets a tick pass, `elapsed` after the last one. A pause counts for an election timeout at most.
     ///
     /// # Errors
     /// As [`Owner::round`].
     pub fn tick(&mut self, elapsed: Duration) -> Result<(), RunError> {
-        let elapsed_ms = elapsed.min(self.tick_elapsed_max).as_millis();
-        let elapsed_ms = u64::try_from(elapsed_ms).unwrap_or(u64::MAX);
+        let elapsed_ms = self.rounds.whole_ms(elapsed, self.tick_elapsed_max);
         Ok(self.replica.handle(Event::Tick { elapsed_ms }, &mut self.rounds.effects)?)
     }
 
@@ -277,14 +304,12 @@ impl<B: Beside> Owner<B> {
         let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         status.db_size_bytes.store(size(published.sizes.total_bytes), Ordering::Relaxed);
         status.db_size_in_use_bytes.store(size(published.sizes.in_use_bytes), Ordering::Relaxed);
-        if published.applied_index != self.rounds.published.applied_index {
-            self.handle.watches().changed();
-        }
         status.leases.publish(&published.leases);
         if published.record_changes != self.rounds.published.record_changes {
             self.publish_records();
         }
         if published.applied_index != self.rounds.published.applied_index {
+            self.handle.watches().changed();
             self.handle.changes().applied();
         }
         self.rounds.published = published;
@@ -301,5 +326,21 @@ fn log_auto_compaction(revision: i64, mode: AutoCompaction) {
             tracing::info!(revision, retention_ticks, "starting auto periodic compaction");
         }
         AutoCompaction::Off => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ticks_leave_of_a_millisecond_adds_up_and_a_pause_is_bounded() {
+        let mut rounds = Rounds::default();
+        let max = Duration::from_secs(1);
+        let tick = Duration::from_micros(100_900);
+        let ms: u64 = (0..1000).map(|_| rounds.whole_ms(tick, max)).sum();
+        assert_eq!(ms, 100_900);
+        assert_eq!(rounds.whole_ms(Duration::MAX / 2, max), 1000);
+        assert_eq!(rounds.whole_ms(Duration::ZERO, max), 0);
     }
 }

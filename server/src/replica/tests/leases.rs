@@ -1,6 +1,7 @@
 //! Leases of a lone voter: what is proposed when, and who waits for what.
 
 use super::*;
+use crate::replica::LEASES_MAX;
 use crate::replica::event::TimeToLive;
 
 const LEASE_ID: i64 = 7;
@@ -129,6 +130,41 @@ fn what_is_left_is_written_down_and_a_renewal_waits_until_that_is_taken_back() {
     lone.run([TICK]);
     assert_eq!(left(&mut lone).unwrap().remaining_ms, 1_000_000);
     assert_eq!(renewed(&lone.run([renew(6)])), [(6, 1000)]);
+}
+
+/// One that follows a checkpoint of 0 in the log, whoever proposed it.
+#[test]
+fn what_the_records_hold_is_taken_back_before_a_renewal_is_answered() {
+    let mut lone = with_lease(1000);
+    let left = own::checkpoint(&[(LEASE_ID, 700)]);
+    lone.run([Event::Propose { id: RequestId(4), command: with_id(left, 4) }]);
+    lone.sync();
+    lone.commands.clear();
+    assert!(lone.run([renew(5)]).is_empty());
+    assert_eq!(lone.commands, [own::checkpoint(&[(LEASE_ID, 0)])]);
+    assert_eq!(renewed(&lone.sync()), [(5, 1000)]);
+}
+
+#[test]
+fn leases_are_listed_in_pages_by_id() {
+    let mut lone = Lone::leading();
+    let count = LEASES_MAX as u64 + 1;
+    lone.run((1..=count).map(|id| grant(id, i64::try_from(id).unwrap() - 5, 60)));
+    lone.sync();
+    let mut listed = Vec::new();
+    let mut after = None;
+    loop {
+        let page = match lone.run([Event::ListLeases { id: RequestId(99), after }]).pop() {
+            Some((_, Reply::Leases(page))) => page,
+            reply => panic!("{reply:?}"),
+        };
+        assert!(page.len() <= LEASES_MAX);
+        let Some(&(_, last)) = page.last() else { break };
+        after = Some(last);
+        listed.extend(page.into_iter().map(|(_, lease)| lease));
+    }
+    assert!(listed.is_sorted());
+    assert_eq!(listed.len() as u64, count - 1, "none has the ID 0");
 }
 
 #[test]

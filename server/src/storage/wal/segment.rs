@@ -99,6 +99,11 @@ pub struct Preparation {
 }
 
 impl Preparation {
+    /// The file that is filled.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Fills the file with zeros and syncs it. Takes as long as the disk needs for a whole segment.
     ///
     /// # Errors

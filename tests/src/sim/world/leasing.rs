@@ -17,6 +17,12 @@ use crate::sim::rng::Rng;
 /// How long a pause is, in milliseconds.
 const PAUSE_MS: u64 = 60_000;
 
+/// The times to live that are asked for, in seconds.
+const TTLS_S: [i64; 5] = [2, 3, 6, 6, 15];
+
+/// After this much time every lease that nobody renews must have ended, in milliseconds.
+pub(super) const QUIET_MS: u64 = LeasesEndInTime::LATE_MS_MAX + 16_000;
+
 /// Leases of one run.
 #[derive(Default)]
 pub(super) struct Leasing {
@@ -54,7 +60,7 @@ impl Leasing {
         match choice {
             0 | 1 => {
                 let id = self.promises.unused()?;
-                let ttl_s = *rng.pick(&[2, 3, 6, 6, 15]);
+                let ttl_s = *rng.pick(&TTLS_S);
                 self.promises.grant_asked(id, ttl_s);
                 Some(Wish::Ask(Ask::Grant { id, ttl_s, at_ms }))
             }
@@ -105,6 +111,11 @@ impl Leasing {
     pub(super) fn begin_life(&mut self) {
         self.paused_ms = 0;
         self.promises.begin_life();
+    }
+
+    /// Time of the member since it began to serve, in milliseconds.
+    pub(super) fn served_ms(&self) -> u64 {
+        self.promises.served_ms
     }
 
     /// The leases that a client may name in a put: those that are there, and one that may be gone.

@@ -3,6 +3,7 @@
 //! Each thing that a thread does in the real process is a method here, and whoever calls them decides
 //! the order: the owner's turn, a step of the flusher, the next segment, the delivery of replies.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -63,7 +64,7 @@ pub(super) struct Life {
     owner: Owner<Aside>,
     worker: Worker,
     queue: Receiver<Work>,
-    deliver: Pin<Box<dyn Future<Output = ()>>>,
+    deliver: Pin<Box<dyn Future<Output = Infallible>>>,
     reserve: SpareSpace,
     worker_has_failed: bool,
     pub(super) handle: Handle,

@@ -56,6 +56,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant { name: "progress-ahead-of-events", seeds_max: 20 },
     Mutant { name: "hand-over-twice", seeds_max: 20 },
     Mutant { name: "live-event-lost", seeds_max: 50 },
+    Mutant { name: "expiry-forgotten", seeds_max: 20 },
 ];
 
 fn mistake(name: &str) -> Mistake {
@@ -77,6 +78,7 @@ fn mistake(name: &str) -> Mistake {
         "progress-ahead-of-events" => Mistake::ProgressAheadOfEvents,
         "hand-over-twice" => Mistake::HandOverTwice,
         "live-event-lost" => Mistake::LiveEventLost,
+        "expiry-forgotten" => Mistake::ExpiryForgotten,
         _ => panic!("{name} is a mutant without a mistake"),
     }
 }

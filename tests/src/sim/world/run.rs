@@ -1,5 +1,6 @@
 //! One run: lives of a member, one after the other, and what happens in each, as one seed decides.
 
+mod quiet;
 mod trouble;
 mod watching;
 
@@ -162,6 +163,7 @@ impl Run {
             None => self.serve(&mut life, requests)?,
             Some(end) => end,
         };
+        let end = if end == End::Done && requests == 0 { self.outlast(&mut life)? } else { end };
         if end == End::Done && !(may_crash && self.rng.percent(50)) {
             let stopped = self.stop(life)?;
             self.end(if stopped { End::Done } else { End::Failed })?;
