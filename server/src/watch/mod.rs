@@ -222,7 +222,7 @@ impl Hub {
         }
         match last.filter(|_| is_full) {
             Some(last) => {
-                inner.next = Revision::new(last.main, last.sub + 1);
+                inner.next = last.next();
                 inner.complete(last.main - 1, wakers);
             }
             None => {
