@@ -16,8 +16,8 @@
 
 use std::sync::Arc;
 
-use super::{Pin, ReadError, STEP_BYTES_MAX, View, step_keys};
-use crate::mvcc::{KeySpace, Revision, Row, Rows, RowsError, ScanBounds, stored};
+use super::{Pin, ReadError, View, slice};
+use crate::mvcc::{KeySpace, Revision, Row, Rows, RowsError, stored};
 
 /// All rows of one moment, pinned.
 pub struct History {
@@ -89,7 +89,7 @@ impl History {
 }
 
 impl HistoryRead {
-    /// Appends the next rows, of about [`STEP_BYTES_MAX`] bytes at the most, to `out`; `false` when they
+    /// Appends the next rows, of about [`STEP_BYTES_MAX`](super::STEP_BYTES_MAX) bytes at the most, to `out`; `false` when they
     /// were the last ones.
     ///
     /// # Errors
@@ -116,15 +116,8 @@ impl HistoryRead {
         let Some(recent) = space.recent_rows(self.next) else {
             return Ok(Err(space.window_floor()));
         };
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        for row in recent.take(step_keys()) {
-            bytes += row.stored.len();
-            batch.push(row.clone());
-            if bytes >= STEP_BYTES_MAX {
-                break;
-            }
-        }
-        let resume = batch.last().map(behind);
+        let mut batch = slice::of_window(recent);
+        let resume = batch.last().map(|row| row.key.revision().next());
         // The window keeps what a compaction dropped until it is evicted.
         history.retain(&space, &mut batch)?;
         Ok(Ok((batch, resume)))
@@ -133,16 +126,7 @@ impl HistoryRead {
     /// The next rows of the store, which is sure to hold all up to `floor`.
     fn scan(&self, rows: &dyn Rows, floor: i64) -> Result<Batch, ReadError> {
         let history = &self.history;
-        let bounds = ScanBounds { rows_max: step_keys(), bytes_max: STEP_BYTES_MAX };
-        let mut batch = Vec::new();
-        let has_more = rows.scan_within(self.next, bounds, &mut batch)?;
-        let scanned = batch.len();
-        batch.retain(|row| row.key.revision().main <= floor);
-        let is_last = !has_more || batch.len() < scanned;
-        let resume = match batch.last() {
-            Some(last) if !is_last => behind(last),
-            _ => Revision::new(floor + 1, 0),
-        };
+        let (mut batch, resume) = slice::of_store(rows, self.next, floor)?;
         // Once the pin has expired, rows may have been deleted under the scan.
         let space = history.view.read_pinned(&history.pin)?;
         let begins_below =
@@ -156,10 +140,3 @@ impl HistoryRead {
 
 /// Rows, and where the next ones begin; `None` behind the last row of all.
 type Batch = (Vec<Row>, Option<Revision>);
-
-fn behind(row: &Row) -> Revision {
-    let last = row.key.revision();
-    last.sub
-        .checked_add(1)
-        .map_or(Revision::new(last.main.saturating_add(1), 0), |sub| Revision::new(last.main, sub))
-}

@@ -24,6 +24,7 @@ mod pins;
 mod previous;
 mod range;
 mod recent;
+mod slice;
 mod sorted;
 #[cfg(test)]
 mod tests;
