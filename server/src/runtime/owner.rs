@@ -284,9 +284,6 @@ impl<B: Beside> Owner<B> {
         if published.record_changes != self.rounds.published.record_changes {
             self.publish_records();
         }
-        if published.applied_index != self.rounds.published.applied_index {
-            self.handle.changes().applied();
-        }
         self.rounds.published = published;
     }
 }

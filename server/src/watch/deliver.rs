@@ -36,7 +36,7 @@ impl Inner {
     /// Appends what the stream sends next.
     pub(super) fn pull(&mut self, id: StreamId, fragment_bytes: usize, sent: &mut Sent) -> Pulled {
         let mut stretches = 0;
-        while sent.len() < PORTION_BYTES {
+        while sent.len() < PORTION_BYTES && sent.too_large_bytes.is_none() {
             let Some(stream) = self.streams.get_mut(&id) else { return Pulled::Closed };
             if let Some(control) = stream.controls.pop_front() {
                 sent.notice(control.revision, &control.notice);
