@@ -11,12 +11,13 @@
 //! ```
 //!
 //! As with hashes, the pin is at the compact revision: a later compaction waits, because it would drop
-//! rows above it. A copy takes as long as its reader likes, so each step renews the pin; a reader that
-//! takes none for the time of a pin has lost it.
+//! rows above it. Each step renews the pin, so a copy may take longer than a pin lasts; a reader that takes
+//! none for that time has lost it. And none holds compaction back for ever: however busy the reader is, its
+//! history ends an hour after it began, and a minute later for each GiB that there was to copy.
 
 use std::sync::Arc;
 
-use super::{Pin, ReadError, View, slice};
+use super::{PIN_TICKS_MAX, Pin, ReadError, View, slice};
 use crate::mvcc::{KeySpace, Revision, Row, Rows, RowsError, stored};
 
 /// All rows of one moment, pinned.
@@ -41,7 +42,8 @@ impl History {
         let space = view.read();
         let (revision, compact_revision) = (space.current_revision(), space.compact_revision());
         let is_settled = space.finished_compaction() == compact_revision;
-        let pin = Pin::new(view.clone(), compact_revision);
+        let ticks_max = ticks_max(space.sizes().total_bytes);
+        let pin = Pin::lasting(view.clone(), compact_revision, ticks_max);
         drop(space);
         Self { view, pin, revision, compact_revision, is_settled }
     }
@@ -136,6 +138,12 @@ impl HistoryRead {
         }
         Ok((batch, Some(resume)))
     }
+}
+
+/// How long a copy of so many bytes may take: an hour, and a minute for each GiB that was begun.
+const fn ticks_max(total_bytes: u64) -> u64 {
+    // A pin lasts a minute.
+    (60 + total_bytes.div_ceil(1 << 30)) * PIN_TICKS_MAX
 }
 
 /// Rows, and where the next ones begin; `None` behind the last row of all.
