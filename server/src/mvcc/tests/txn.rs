@@ -150,7 +150,7 @@ fn a_compare_of_many_values_reads_them_in_few_small_slices_and_none_behind_the_f
     store.0.insert(&space.take_unflushed(0).rows);
     space.flushed(space.current_revision(), &[]);
     space.evict(usize::MAX);
-    let mut compare = |space: &mut KeySpace, result, value: &'static str| {
+    let compare = |space: &mut KeySpace, result, value: &'static str| {
         let target = CompareTarget::Value(value.into());
         let compares = vec![Compare { keys: everything(), result, target }];
         let txn = Txn { compares, success: Vec::new(), failure: Vec::new() };
