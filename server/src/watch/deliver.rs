@@ -36,7 +36,7 @@ impl Inner {
     /// Appends what the stream sends next.
     pub(super) fn pull(&mut self, id: StreamId, fragment_bytes: usize, sent: &mut Sent) -> Pulled {
         let mut stretches = 0;
-        while sent.len() < PORTION_BYTES && sent.too_large_bytes.is_none() {
+        while !is_full(sent) {
             let Some(stream) = self.streams.get_mut(&id) else { return Pulled::Closed };
             if let Some(control) = stream.controls.pop_front() {
                 sent.notice(control.revision, &control.notice);
@@ -198,7 +198,7 @@ impl Portion<'_> {
             if watcher.next > self.main || stream.behind.contains(name) {
                 continue;
             }
-            if self.sent.len() >= PORTION_BYTES {
+            if is_full(self.sent) {
                 return false;
             }
             if watcher.filter.prev_kv && self.lacks_prev() {
@@ -226,6 +226,11 @@ impl Portion<'_> {
     fn lacks_prev(&self) -> bool {
         self.events.iter().any(|event| event.prev == Previous::NotRead)
     }
+}
+
+/// Whether nothing more is to be added, because there is enough or because the stream ends here.
+fn is_full(sent: &Sent) -> bool {
+    sent.len() >= PORTION_BYTES || sent.too_large_bytes.is_some()
 }
 
 fn encode<'a>(events: impl Iterator<Item = &'a Event>, filter: Filter) -> Vec<u8> {

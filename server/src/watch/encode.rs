@@ -85,6 +85,11 @@ impl Sent {
     /// Appends a response whose events are encoded already; `is_part` says that more of the same
     /// revision follows.
     pub(super) fn events(&mut self, revision: i64, watch_id: i64, events: &[u8], is_part: bool) {
+        if events.len() > MESSAGE_BYTES_MAX {
+            // Not even copied.
+            self.too_large_bytes = Some(events.len());
+            return;
+        }
         let start = self.bytes.len();
         self.bytes.reserve(PREFIX_LEN + 64 + events.len());
         self.bytes.put_slice(&[0; PREFIX_LEN]);
