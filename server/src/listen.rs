@@ -149,7 +149,7 @@ impl Listener {
         }
         drop(self);
         if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
-            tracing::info!("open connections were closed");
+            tracing::info!("connections are still open and end with the process");
         }
     }
 

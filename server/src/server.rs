@@ -132,8 +132,6 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
         let error = watches.watches().drive(watches.view(), watches.rows()).await;
         watches.fail(&error);
     });
-    let changes = handle.clone();
-    tokio::spawn(async move { changes.changes().deliver().await });
     let addresses = config.listen.client.iter().map(ToString::to_string).collect();
     tokio::spawn(announce(handle.clone(), addresses));
     open.send_replace(Some(services_of(config, &handle, &metrics)));

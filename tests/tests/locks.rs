@@ -246,6 +246,17 @@ async fn watch_leaders(mut c: Clients) -> anyhow::Result<Transcript> {
                 .push(format!("{key}={value} -> {:?} {:?} {}", kv.key, kv.value, kv.mod_revision));
         }
     }
+    // Nothing is left out for who reads late.
+    let values = ["1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    for value in values {
+        c.put("o/2", value).await?;
+    }
+    for value in values {
+        let leader = tokio::time::timeout(PATIENCE, leaders.message()).await??;
+        let kv = leader.and_then(|leader| leader.kv).context("a key")?;
+        ensure!(kv.value == value, "{:?} where {value} was said", kv.value);
+        t.lines.push(format!("{value} -> {}", kv.mod_revision));
+    }
     Ok(t)
 }
 

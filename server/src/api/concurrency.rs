@@ -7,7 +7,7 @@
 //! name/0f   created at 12   waits until name/2c is gone, then looks again
 //! ```
 //!
-//! Each waits for the key before its own and for no other, so an end wakes one. etcd does the same with its
+//! Each watches the key before its own and no other, so an end wakes one. etcd does the same with its
 //! own client inside the server; here it is the KV service itself that is asked.
 
 use std::sync::Arc;
@@ -20,17 +20,19 @@ use quorate_proto::etcdserverpb::lease_server::Lease as _;
 use quorate_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use quorate_proto::etcdserverpb::request_op::Request as Op;
 use quorate_proto::etcdserverpb::response_op::Response as OpResponse;
+use quorate_proto::etcdserverpb::watch_create_request::FilterType;
 use quorate_proto::etcdserverpb::{
     Compare, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp,
-    ResponseHeader, TxnRequest, TxnResponse,
+    ResponseHeader, TxnRequest, TxnResponse, WatchCreateRequest,
 };
 use quorate_proto::mvccpb::KeyValue;
 use tonic::{Request, Status};
 
 use super::context::Context;
+use super::follow::Follow;
 use super::kv::KvService;
 use super::lease::LeaseService;
-use crate::mvcc::{KeyRange, RowsError};
+use crate::mvcc::RowsError;
 
 /// What a lease is granted for to who names none, in seconds.
 const SESSION_TTL_S: i64 = 60;
@@ -74,10 +76,6 @@ impl Prefix {
         let sign = if lease < 0 { "-" } else { "" };
         let digits = format!("{sign}{:x}", lease.unsigned_abs());
         [&self.start[..], digits.as_bytes()].concat().into()
-    }
-
-    fn range(&self) -> KeyRange {
-        KeyRange::from_wire(self.start.clone(), self.end.clone())
     }
 
     /// The one key that was created first, or last of those up to `created_max`.
@@ -148,35 +146,43 @@ impl Concurrency {
             let (header, last) = self.get(RangeRequest { keys_only: true, ..query }).await?;
             match last {
                 None => return Ok(()),
-                Some(last) => self.wait_deleted(&last.key, header.revision).await,
+                Some(last) => self.wait_deleted(last.key, header.revision).await?,
             }
         }
     }
 
-    /// Waits until `key`, which was there at `from_revision`, is deleted.
-    async fn wait_deleted(&self, key: &[u8], from_revision: i64) {
-        let view = self.context.handle().view();
-        let is_gone = || {
-            let version = view.version_of(key);
-            version.is_none_or(|(created, _)| created > from_revision).then_some(())
+    /// Waits until `key`, which was there at `from_revision`, is deleted; or less, if what happened to it
+    /// is compacted.
+    async fn wait_deleted(&self, key: Bytes, from_revision: i64) -> Result<(), Status> {
+        let request = WatchCreateRequest {
+            key,
+            start_revision: from_revision + 1,
+            filters: vec![FilterType::Noput.into()],
+            ..WatchCreateRequest::default()
         };
-        self.context.handle().changes().wait_until(is_gone).await;
+        self.follow(request).next().await.map(|_| ())
     }
 
-    /// Waits until `prefix` has a key if `last` is none; else until that key (its name, and when it was
-    /// changed) is another one or gone.
-    pub(crate) async fn wait_changed(&self, prefix: &Prefix, last: Option<(&[u8], i64)>) {
-        let view = self.context.handle().view();
-        let has_changed = || {
-            let changed = match last {
-                None => view.has_keys(&prefix.range()),
-                Some((key, modified)) => {
-                    view.version_of(key).is_none_or(|(_, now)| now != modified)
-                }
-            };
-            changed.then_some(())
-        };
-        self.context.handle().changes().wait_until(has_changed).await;
+    /// Watches what `request` names.
+    fn follow(&self, request: WatchCreateRequest) -> Follow {
+        Follow::new(self.context.clone(), request)
+    }
+
+    /// Every change of `key` after `revision`.
+    pub(crate) fn changes_of(&self, key: Bytes, revision: i64) -> Follow {
+        let start_revision = revision + 1;
+        self.follow(WatchCreateRequest { key, start_revision, ..WatchCreateRequest::default() })
+    }
+
+    /// Every put of a key of `prefix` after `revision`.
+    pub(crate) fn puts_below(&self, prefix: &Prefix, revision: i64) -> Follow {
+        self.follow(WatchCreateRequest {
+            key: prefix.start.clone(),
+            range_end: prefix.end.clone(),
+            start_revision: revision + 1,
+            filters: vec![FilterType::Nodelete.into()],
+            ..WatchCreateRequest::default()
+        })
     }
 
     /// The key of `prefix` that was created first.

@@ -42,7 +42,7 @@ pub(crate) struct Rows {
 }
 
 /// Rows read between two yields to other requests.
-const STORED_PER_STEP: usize = 1000;
+const STORED_PER_STEP: usize = if cfg!(test) { 7 } else { 1000 };
 
 impl Context {
     pub(crate) fn new(handle: Handle, metrics: Arc<Metrics>, limits: LimitConfig) -> Self {
@@ -157,9 +157,11 @@ impl Context {
         pin: Arc<Pin>,
     ) -> Result<Rows, Status> {
         let handle = &self.shared.handle;
-        let mut read = handle.view().range(query, at, pin);
+        let mut read = handle.view().range(query, at, Arc::clone(&pin));
         let mut kvs = Vec::new();
         loop {
+            // What a transaction did is committed: however long its reply takes, it must come.
+            pin.renew();
             let step = read.step(handle.rows().as_ref(), &mut kvs);
             match step.map_err(|error| self.refuse_read(error))? {
                 Some(summary) => return Ok(Rows { kvs, summary }),
@@ -197,6 +199,8 @@ impl Context {
         let mut kvs = Vec::with_capacity(revisions.len());
         let mut chunks = revisions.chunks(mutants::step(STORED_PER_STEP)).peekable();
         while let Some(chunk) = chunks.next() {
+            // As with ranges: the pin is still needed.
+            pin.renew();
             handle
                 .view()
                 .stored(chunk, pin, handle.rows().as_ref(), &mut kvs)
@@ -225,5 +229,60 @@ impl Timer {
     pub(crate) fn observe(&self, started: std::time::Instant, ok: bool) {
         let histogram = if ok { &self.ok } else { &self.failed };
         histogram.observe(started.elapsed().as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::api::methods::METHODS;
+    use crate::handle::tests::handle;
+    use crate::mvcc::{KeyRange, Put, RevisionBounds};
+    use crate::view::PIN_TICKS_MAX;
+
+    pub(crate) fn context() -> Context {
+        let limits = LimitConfig { txn_ops_max: 128, request_bytes_max: 1 << 20 };
+        Context::new(handle(None), Arc::new(Metrics::new(&METHODS, false)), limits)
+    }
+
+    /// Lets almost as many ticks go by as a pin lasts, each time that others get their turn.
+    async fn slowly<T>(context: &Context, what: impl Future<Output = T>) -> T {
+        let clock = async {
+            loop {
+                (1..PIN_TICKS_MAX).for_each(|_| context.handle().view().tick());
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            found = what => found,
+            () = clock => unreachable!("time does not end"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reply_that_takes_longer_than_a_pin_lasts_is_still_filled() {
+        let context = context();
+        let handle = context.handle();
+        for key in 0..50 {
+            let (key, value) = (Bytes::from(format!("k{key:02}")), Some("v".into()));
+            let put = Put { key, value, lease: Some(0), prev_kv: false };
+            handle.view().write().put(&put, handle.rows().as_ref()).unwrap().unwrap();
+        }
+        let pin = Arc::new(context.pin(0).unwrap());
+        let revisions: Vec<Revision> = (2..52).map(|main| Revision::new(main, 0)).collect();
+        assert_eq!(slowly(&context, context.stored(&revisions, &pin)).await.unwrap().len(), 50);
+        assert!(pin.is_valid());
+        let query = RangeQuery {
+            keys: KeyRange::from_wire("k".into(), "l".into()),
+            limit: 0,
+            sort: None,
+            keys_only: false,
+            count_only: false,
+            bounds: RevisionBounds::default(),
+        };
+        let at = Revision::end_of(pin.revision());
+        let rows = slowly(&context, context.read(query, at, pin)).await.unwrap();
+        assert_eq!(rows.kvs.len(), 50);
     }
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use quorate_proto::etcdserverpb::ResponseHeader;
+use quorate_proto::mvccpb::KeyValue;
+use quorate_proto::mvccpb::event::EventType;
 use quorate_proto::v3electionpb::election_server::Election;
 use quorate_proto::v3electionpb::{
     CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, LeaderResponse, ProclaimRequest,
@@ -14,6 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::admin_errors::{AdminRefusal, through_client};
 use super::concurrency::{Concurrency, Pending, Prefix};
+use super::errors::Refusal;
 
 /// Serves elections.
 pub(crate) struct ElectionService {
@@ -67,31 +70,65 @@ impl ElectionService {
     }
 }
 
-/// Sends the leader's key each time that it is another one, until nobody listens or it cannot be read.
-///
-/// Of several changes that come together only the last is sent.
-async fn observe(
-    concurrency: Arc<Concurrency>,
-    prefix: Prefix,
-    leaders: mpsc::Sender<Result<LeaderResponse, Status>>,
-) {
-    let mut last: Option<(Bytes, i64)> = None;
+/// Where the leaders of one election go.
+type Leaders = mpsc::Sender<Result<LeaderResponse, Status>>;
+
+/// Sends every value of whoever leads until nobody listens, or ends with why it cannot.
+async fn observe(concurrency: Arc<Concurrency>, prefix: Prefix, leaders: Leaders) {
+    tokio::select! {
+        Err(status) = follow_leaders(&concurrency, &prefix, &leaders) => {
+            // Whoever stopped listening meanwhile needs no reason.
+            let _ = leaders.send(Err(through_client(&status))).await;
+        }
+        () = leaders.closed() => {}
+    }
+}
+
+/// As etcd: the first of all keys leads, and each of its values is sent in order, until it is deleted;
+/// then it is looked who is the first now.
+async fn follow_leaders(
+    concurrency: &Concurrency,
+    prefix: &Prefix,
+    leaders: &Leaders,
+) -> Result<(), Status> {
     loop {
-        let Ok((header, leader)) = concurrency.first(&prefix).await else { return };
-        let now = leader.as_ref().map(|kv| (kv.key.clone(), kv.mod_revision));
-        if now.is_some() && now != last {
-            let message = LeaderResponse { header: Some(header), kv: leader };
-            if leaders.send(Ok(message)).await.is_err() {
-                return;
+        let (header, kv) = match concurrency.first(prefix).await? {
+            (header, Some(kv)) => (header, kv),
+            (header, None) => first_put(concurrency, prefix, header.revision).await?,
+        };
+        let mut changes = concurrency.changes_of(kv.key.clone(), header.revision);
+        tell(leaders, header, kv).await?;
+        loop {
+            let (header, event) = changes.next().await?.ok_or(Refusal::Compacted)?;
+            match event.kv {
+                Some(kv) if event.r#type == i32::from(EventType::Put) => {
+                    tell(leaders, header, kv).await?;
+                }
+                _ => break,
             }
         }
-        last = now;
-        let last = last.as_ref().map(|(key, modified)| (&key[..], *modified));
-        tokio::select! {
-            () = concurrency.wait_changed(&prefix, last) => {}
-            () = leaders.closed() => return,
+    }
+}
+
+/// Waits for the first put of a key of `prefix` after `revision`; the header is of its moment.
+async fn first_put(
+    concurrency: &Concurrency,
+    prefix: &Prefix,
+    revision: i64,
+) -> Result<(ResponseHeader, KeyValue), Status> {
+    let mut puts = concurrency.puts_below(prefix, revision);
+    loop {
+        let (header, event) = puts.next().await?.ok_or(Refusal::Compacted)?;
+        if let Some(kv) = event.kv {
+            return Ok((ResponseHeader { revision: kv.mod_revision, ..header }, kv));
         }
     }
+}
+
+async fn tell(leaders: &Leaders, header: ResponseHeader, kv: KeyValue) -> Result<(), Status> {
+    let leader = LeaderResponse { header: Some(header), kv: Some(kv) };
+    let sent = leaders.send(Ok(leader)).await;
+    sent.map_err(|_| Status::cancelled("nobody listens"))
 }
 
 #[tonic::async_trait]

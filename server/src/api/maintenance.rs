@@ -12,6 +12,7 @@ use quorate_proto::etcdserverpb::{
     HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, StatusRequest,
     StatusResponse,
 };
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::admin_errors::AdminRefusal;
@@ -29,11 +30,17 @@ use crate::view::HashResult;
 pub(crate) struct MaintenanceService {
     context: Context,
     snapshots: Snapshots,
+    hashes: Semaphore,
 }
+
+/// Hashes that are computed at a time: each reads every row, and whoever may read may ask for one.
+/// Others wait.
+const HASHES_MAX: usize = 2;
 
 impl MaintenanceService {
     pub(crate) fn new(context: Context) -> Self {
-        Self { context, snapshots: Snapshots::default() }
+        let hashes = Semaphore::new(HASHES_MAX);
+        Self { context, snapshots: Snapshots::default(), hashes }
     }
 
     fn status_now(&self) -> StatusResponse {
@@ -76,6 +83,7 @@ impl MaintenanceService {
             });
         }
         let refuse = |error| self.context.refuse_read(error);
+        let _turn = self.hashes.acquire().await.map_err(|_| Refusal::Stopped)?;
         let mut read = handle.view().hash_kv(revision).map_err(refuse)?;
         loop {
             match read.step(handle.rows().as_ref()).map_err(refuse)? {

@@ -26,6 +26,7 @@ mod deadline;
 mod downgrade;
 mod election;
 mod errors;
+mod follow;
 mod head;
 mod incoming;
 mod keep_alive;

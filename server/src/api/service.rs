@@ -194,10 +194,7 @@ impl Api {
 
     /// What a client asks in its metadata: to fail without a leader; and it says its version.
     fn check_metadata(&self, headers: &HeaderMap, method: usize) -> Result<(), Refusal> {
-        let version = match headers.get("client-api-version") {
-            None => "unknown",
-            Some(value) => value.to_str().map_err(|_| Refusal::InvalidClientApiVersion)?,
-        };
+        let version = client_version(headers)?;
         let kind = if METHODS[method].2 == MethodKind::Unary { "unary" } else { "stream" };
         let version = if is_version(version) { version } else { "other" };
         self.metrics.requests.clients.with_label_values(&[kind, version]).inc();
@@ -223,6 +220,17 @@ pub async fn within_deadline<T>(
         Err(malformed) => Err(Status::internal(malformed)),
     };
     waited.map_err(|status| refuse(status, None))
+}
+
+/// What a client says its version is. As in etcd it is refused only if it is no text at all.
+fn client_version(headers: &HeaderMap) -> Result<&str, Refusal> {
+    match headers.get("client-api-version") {
+        None => Ok("unknown"),
+        // Not `to_str`, which knows visible ASCII only.
+        Some(value) => {
+            std::str::from_utf8(value.as_bytes()).map_err(|_| Refusal::InvalidClientApiVersion)
+        }
+    }
 }
 
 /// Whether a client's version can be a label: one like `3.7`, or that nothing was said.
@@ -283,5 +291,17 @@ mod tests {
         ] {
             assert_eq!(is_version(text), expected, "{text}");
         }
+    }
+    #[test]
+    fn a_client_may_say_any_text_as_its_version() {
+        let version = |value: &[u8]| {
+            let value = HeaderValue::from_bytes(value).unwrap();
+            let headers = [(http::HeaderName::from_static("client-api-version"), value)];
+            client_version(&HeaderMap::from_iter(headers)).map(str::to_owned)
+        };
+        assert_eq!(version(b"3.7"), Ok("3.7".to_owned()));
+        assert_eq!(version("\u{fc}".as_bytes()), Ok("\u{fc}".to_owned()));
+        assert_eq!(version(b"\xff"), Err(Refusal::InvalidClientApiVersion));
+        assert_eq!(client_version(&HeaderMap::new()), Ok("unknown"));
     }
 }

@@ -21,8 +21,8 @@ use tonic::Status;
 use super::context::Context;
 use super::errors::Refusal;
 use crate::config::ETCD_CLUSTER_VERSION;
-use crate::storage::image::Image;
-use crate::view::{History, ReadError};
+use crate::storage::image::{Image, ImageError};
+use crate::view::History;
 
 /// What a message holds; etcd's are as large.
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -71,7 +71,7 @@ enum Making {
 /// What a thread brings back.
 struct Made {
     image: Box<Image>,
-    result: Result<Part, ReadError>,
+    result: Result<Part, ImageError>,
 }
 
 /// A part of the work on an image.
@@ -161,6 +161,17 @@ impl SnapshotStream {
         }
     }
 
+    /// The status with which the stream ends.
+    fn refuse(&self, error: ImageError) -> Status {
+        match error {
+            ImageError::Read(error) => self.context.refuse_read(error),
+            error @ ImageError::Torn { .. } => {
+                tracing::error!(%error, "a snapshot was not written as it was measured");
+                Status::internal(format!("cannot make a snapshot: {error}"))
+            }
+        }
+    }
+
     /// Waits for what is being made, or has more made; ready when something changed.
     fn poll_make(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), Status>> {
         let made = match self.making.take() {
@@ -182,7 +193,7 @@ impl SnapshotStream {
         };
         let Made { image, result } =
             made.map_err(|error| Status::internal(format!("cannot make a snapshot: {error}")))?;
-        match result.map_err(|error| self.context.refuse_read(error))? {
+        match result.map_err(|error| self.refuse(error))? {
             Part::Measuring => self.making = Some(Making::Idle(image)),
             Part::Measured(bytes) => {
                 self.remaining_bytes = bytes;
@@ -229,7 +240,7 @@ fn make(mut image: Box<Image>, left: &[u8]) -> Made {
     Made { image, result }
 }
 
-fn make_part(image: &mut Image, left: &[u8]) -> Result<Part, ReadError> {
+fn make_part(image: &mut Image, left: &[u8]) -> Result<Part, ImageError> {
     if !image.is_measured() {
         for _ in 0..MEASURE_STEPS {
             if let Some(bytes) = image.measure()? {

@@ -25,7 +25,8 @@ use super::incoming::Incoming;
 use crate::handle::Handle;
 use crate::mvcc::{KeyRange, RangeEnd};
 use crate::watch::{
-    CreateError, Filter, Head, Hub, Interest, Notice, Pulled, Scan, Sent, StreamId,
+    CreateError, Filter, Head, Hub, Interest, MESSAGE_BYTES_MAX, Notice, Pulled, Scan, Sent,
+    StreamId,
 };
 
 /// Steps of work after which other streams get their turn.
@@ -66,6 +67,17 @@ impl WatchStream {
         Self { context, stream, requests, progress, progress_interval, deadline, scan }
     }
 
+    /// A stream without a client: one watcher that the server itself listens to.
+    pub(super) fn of_one(context: Context, request: WatchCreateRequest) -> Self {
+        let stream = hub(context.handle()).open();
+        let (requests, progress, deadline, scan) = (None, None, None, None);
+        let progress_interval = Duration::ZERO;
+        let mut own =
+            Self { context, stream, requests, progress, progress_interval, deadline, scan };
+        own.create(WatchCreateRequest { progress_notify: false, ..request });
+        own
+    }
+
     /// The next buffer of responses.
     ///
     /// # Errors
@@ -87,6 +99,9 @@ impl WatchStream {
                 Some(scan) => self.read(scan)?,
                 None => hub(self.context.handle()).pull(self.stream, &mut sent, cx.waker()),
             };
+            if let Some(bytes) = sent.too_large_bytes {
+                return Poll::Ready(Err(too_large(bytes)));
+            }
             match pulled {
                 Pulled::Behind(scan) => self.scan = Some(scan),
                 Pulled::Closed => return Poll::Ready(Err(Refusal::WatchCanceled.into())),
@@ -206,6 +221,13 @@ impl Drop for WatchStream {
 
 fn hub(handle: &Handle) -> &Hub {
     handle.watches().hub()
+}
+
+/// How a stream ends whose next response cannot be sent; the text is that of gRPC for Go.
+fn too_large(bytes: usize) -> Status {
+    Status::resource_exhausted(format!(
+        "grpc: trying to send message larger than max ({bytes} vs. {MESSAGE_BYTES_MAX})"
+    ))
 }
 
 /// Which share of the interval a stream waits longer; neighbours differ.

@@ -3,7 +3,6 @@
 //! A [`Handle`] is what everyone but the owner holds. Requests go in as events and come back as
 //! replies; reads go past the owner, to the [`View`], after [`Handle::linearize`].
 
-mod changes;
 mod leases;
 mod mailbox;
 mod replies;
@@ -27,7 +26,6 @@ use crate::view::View;
 
 pub use crate::replica::{Capture, Committed, RequestError, TimeToLive};
 pub use crate::state_machine::{ApplyError, Response};
-pub use changes::Changes;
 pub use mailbox::{Delivery, Mailbox, Refused, Request, Stop};
 pub use replies::Replies;
 pub use status::Status;
@@ -69,7 +67,6 @@ struct Shared {
     parts: Parts,
     mailbox: Mailbox,
     replies: Replies,
-    changes: Changes,
     status: Status,
     next_id: AtomicU64,
     /// Small and seldom changed, so readers take a copy of the pointer. Never held over anything.
@@ -85,7 +82,6 @@ impl Handle {
             parts,
             mailbox: Mailbox::default(),
             replies: Replies::default(),
-            changes: Changes::default(),
             status: Status::default(),
             members: RwLock::default(),
             alarms: RwLock::default(),
@@ -247,11 +243,6 @@ impl Handle {
         &self.shared.replies
     }
 
-    /// Those who wait for a change of keys.
-    pub fn changes(&self) -> &Changes {
-        &self.shared.changes
-    }
-
     /// Publishes members and alarms. Only the owner calls this.
     pub fn publish_records(&self, members: Vec<Member>, alarms: Vec<Alarm>) {
         *self.shared.members.write() = Arc::new(members);
@@ -315,13 +306,13 @@ impl Handle {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::mvcc::tests::store::Store;
     use crate::mvcc::{KeySpace, Limits};
     use crate::watch::Hub;
 
-    fn handle(request_timeout: Option<Duration>) -> Handle {
+    pub(crate) fn handle(request_timeout: Option<Duration>) -> Handle {
         Handle::new(Parts {
             view: View::new(KeySpace::new(Limits { window_bytes_max: 1 << 20 })),
             rows: Arc::new(Store::default()),

@@ -348,6 +348,10 @@ impl KeySpace {
         Change { main: self.current + 1, sub: 0, operations: 0, space: self }
     }
 
+    pub(super) fn count_value_reads(&mut self, values: usize) {
+        self.counts.value_reads += values as u64;
+    }
+
     /// The stored value of a version, from the window or the store.
     pub(super) fn value(
         &mut self,

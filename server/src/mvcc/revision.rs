@@ -23,6 +23,18 @@ impl Revision {
     pub const fn end_of(main: i64) -> Self {
         Self { main, sub: i64::MAX }
     }
+
+    /// Where to read on behind a row at this revision.
+    ///
+    /// Behind the last `sub` that there can be comes the next `main`; behind the last of all, nothing: it
+    /// stays.
+    pub const fn next(self) -> Self {
+        match (self.sub.checked_add(1), self.main.checked_add(1)) {
+            (Some(sub), _) => Self { main: self.main, sub },
+            (None, Some(main)) => Self { main, sub: 0 },
+            (None, None) => self,
+        }
+    }
 }
 
 impl fmt::Display for Revision {
@@ -122,6 +134,20 @@ mod tests {
             assert!(tombstone.as_bytes() > key.as_bytes());
         }
         assert_eq!(RowKey::decode(b"short"), None);
+    }
+
+    #[test]
+    fn the_next_revision_is_the_smallest_above_and_never_overflows() {
+        let cases = [
+            ((7, 0), (7, 1)),
+            ((7, i64::MAX - 1), (7, i64::MAX)),
+            ((7, i64::MAX), (8, 0)),
+            ((i64::MAX, 0), (i64::MAX, 1)),
+            ((i64::MAX, i64::MAX), (i64::MAX, i64::MAX)),
+        ];
+        for ((main, sub), (next_main, next_sub)) in cases {
+            assert_eq!(Revision::new(main, sub).next(), Revision::new(next_main, next_sub));
+        }
     }
 
     #[test]

@@ -10,10 +10,20 @@
 //!
 //! A refusal in step 2 leaves everything as it was; step 3 cannot fail.
 
+use bytes::Bytes;
+
+use super::index::Version;
 use super::key_space::Change;
 use super::{
-    Applied, Compare, KeySpace, MvccError, Op, Outcome, Put, Revision, Rows, RowsError, Txn,
+    Applied, Compare, KeySpace, MvccError, Op, Outcome, Put, Revision, Rows, RowsError, Txn, stored,
 };
+use crate::mutants;
+
+/// Keys whose values a compare of a range looks at with one read of the store.
+const COMPARE_KEYS: usize = if cfg!(test) { 7 } else { 256 };
+/// Bytes of rows at which such a read ends: a compare must not need the memory of all that it looks at.
+/// One row may be more.
+const COMPARE_BYTES: usize = if cfg!(test) { 100 } else { 1 << 20 };
 
 /// A transaction with its compares decided.
 struct Path<'a> {
@@ -82,19 +92,62 @@ impl KeySpace {
     }
 
     fn values_hold(&mut self, compare: &Compare, rows: &dyn Rows) -> Result<bool, RowsError> {
-        let mut revisions = Vec::new();
         let now = Revision::end_of(self.current);
-        self.index.walk(&compare.keys, None, now, usize::MAX, &mut |_, version| {
-            revisions.push(version.revision);
-            true
-        });
-        for revision in &revisions {
-            let value = self.value(*revision, rows)?;
-            if !compare.holds_for_value(&value) {
+        let (mut any, mut after) = (false, None::<Bytes>);
+        loop {
+            let (mut revisions, mut bytes) = (Vec::new(), 0);
+            let visit = &mut |_: &[u8], version: &Version| {
+                revisions.push(version.revision);
+                bytes += version.stored_bytes as usize;
+                bytes < COMPARE_BYTES
+            };
+            let keys_max = mutants::step(COMPARE_KEYS);
+            after = self.index.walk(&compare.keys, after.as_deref(), now, keys_max, visit);
+            any |= !revisions.is_empty();
+            if !self.all_hold(compare, &revisions, rows)? {
+                return Ok(false);
+            }
+            if after.is_none() {
+                return Ok(any || compare.holds_for(None));
+            }
+        }
+    }
+
+    /// Whether the values at all of `revisions` hold: first those of the window, then the others, with
+    /// one read of the store.
+    fn all_hold(
+        &mut self,
+        compare: &Compare,
+        revisions: &[Revision],
+        rows: &dyn Rows,
+    ) -> Result<bool, RowsError> {
+        let holds = |revision: Revision, stored: &Bytes| {
+            let kv = stored::decode(stored).ok_or(RowsError::Damaged(revision))?;
+            Ok(compare.holds_for_value(&kv.value))
+        };
+        let mut flushed = Vec::new();
+        for &revision in revisions {
+            match self.recent(revision) {
+                None => flushed.push(revision),
+                Some(stored) if holds(revision, stored)? => {}
+                Some(_) => return Ok(false),
+            }
+        }
+        if flushed.is_empty() {
+            return Ok(true);
+        }
+        let mut read = Vec::with_capacity(flushed.len());
+        rows.get_many(&flushed, &mut read)?;
+        self.count_value_reads(read.len());
+        if let Some(missing) = flushed.get(read.len()) {
+            return Err(RowsError::Missing(*missing));
+        }
+        for (revision, stored) in flushed.into_iter().zip(&read) {
+            if !holds(revision, stored)? {
                 return Ok(false);
             }
         }
-        Ok(!revisions.is_empty() || compare.holds_for(None))
+        Ok(true)
     }
 
     /// Everything that could refuse an operation along the path. `before` collects the writes in

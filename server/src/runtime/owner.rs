@@ -310,7 +310,6 @@ impl<B: Beside> Owner<B> {
         }
         if published.applied_index != self.rounds.published.applied_index {
             self.handle.watches().changed();
-            self.handle.changes().applied();
         }
         self.rounds.published = published;
     }

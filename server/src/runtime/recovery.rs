@@ -20,7 +20,7 @@ use super::RecoverError;
 use crate::consensus::{self, bootstrap_entries};
 use crate::lease::Lessor;
 use crate::mutants::{self, Mutant};
-use crate::mvcc::{KeySpace, Limits, Restorer, Revision, Rows, Standing};
+use crate::mvcc::{KeySpace, Limits, Restorer, Revision, Rows, ScanBounds, Standing};
 use crate::replica;
 use crate::state_machine::{Member, Restored};
 use crate::storage::checkpoint::{CheckpointReader, Wanted, load_newest};
@@ -31,8 +31,10 @@ use crate::storage::state::{self, Opened, StateStore, StoreOptions};
 use crate::storage::wal::{Metadata, Wal, WalOptions};
 use crate::view::View;
 
-/// Rows that are read at once to complete the index.
+/// Rows that are read at once to complete the index, at the most.
 const SCAN_ROWS: usize = 4096;
+/// Bytes of rows at which one such read ends; one row may be more. Rows can be as large as requests.
+const SCAN_BYTES: usize = 4 << 20;
 
 /// The generation of a store that no snapshot has replaced.
 const FIRST_GENERATION: u64 = 1;
@@ -298,18 +300,52 @@ fn complete(
 ) -> Result<KeySpace, RecoverError> {
     let mut next = Revision::new(revision + 1, 0);
     loop {
-        let rows_max = mutants::step(SCAN_ROWS);
-        let mut slice = Vec::with_capacity(rows_max);
-        rows.scan(next, rows_max, &mut slice)?;
+        let bounds = ScanBounds { rows_max: mutants::step(SCAN_ROWS), bytes_max: SCAN_BYTES };
+        let mut slice = Vec::new();
+        let has_more = rows.scan_within(next, bounds, &mut slice)?;
         for row in &slice {
             restorer.row(row)?;
         }
         found.report.rows += slice.len() as u64;
         found.progress.rows.store(found.report.rows, Ordering::Relaxed);
-        let Some(last) = slice.last().filter(|_| slice.len() == rows_max) else {
+        let Some(last) = slice.last().filter(|_| has_more) else {
             return Ok(restorer.finish(standing));
         };
-        let last = last.key.revision();
-        next = Revision::new(last.main, last.sub + 1);
+        next = last.key.revision().next();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mvcc::Put;
+    use crate::mvcc::tests::store::Store;
+
+    #[test]
+    fn large_rows_complete_the_index_a_few_megabytes_at_a_time() {
+        const VALUE_BYTES: usize = 512 << 10;
+        let limits = Limits { window_bytes_max: 0 };
+        let view = View::new(KeySpace::new(limits));
+        let store = Store::default();
+        for key in 0..40 {
+            let key = Bytes::from(format!("k{key}"));
+            let value = Some(Bytes::from(vec![b'v'; VALUE_BYTES]));
+            let put = Put { key, value, lease: Some(0), prev_kv: false };
+            view.write().put(&put, &store).unwrap().unwrap();
+        }
+        store.insert(&view.take_unflushed(usize::MAX).rows);
+        let standing = Standing {
+            revision: view.current_revision(),
+            compact_scheduled: -1,
+            compact_begun: -1,
+            compact_finished: -1,
+        };
+        let (mut report, progress) = (Report::default(), Progress::default());
+        let mut found = Found { report: &mut report, progress: &progress };
+        let restorer = KeySpace::restore(limits);
+        let space = complete(restorer, 0, standing, &store, &mut found).unwrap();
+        assert_eq!((space.key_count(), report.rows), (40, 40));
+        let largest = *store.largest_scan_bytes.lock();
+        assert!(largest < SCAN_BYTES + 2 * VALUE_BYTES, "{largest} bytes at once");
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Pin, ReadError, View, step_keys};
+use super::{Pin, ReadError, View, slice, step_keys};
 use crate::mvcc::{Revision, Row, Rows};
 
 /// A finished hash.
@@ -103,44 +103,31 @@ impl HashRead {
         next: Revision,
         rows: &dyn Rows,
     ) -> Result<Option<HashResult>, ReadError> {
-        let mut batch = Vec::new();
-        let evicted_upto = {
+        let recent = {
             let space = self.view.read_pinned(&self.pin)?;
-            match space.recent_rows(next) {
-                Some(recent) => {
-                    batch.extend(recent.take(step_keys()).cloned());
-                    None
+            space.recent_rows(next).map(slice::of_window).ok_or_else(|| space.window_floor())
+        };
+        let (batch, resume) = match recent {
+            Ok(batch) => {
+                let resume = batch.last().map(|row| row.key.revision().next());
+                (batch, resume)
+            }
+            Err(floor) => {
+                let (batch, resume) = slice::of_store(rows, next, floor)?;
+                // Once the pin has expired, rows may have been deleted under the scan.
+                if !self.pin.is_valid() {
+                    return Err(ReadError::Compacted);
                 }
-                None => Some(space.window_floor()),
+                (batch, Some(resume))
             }
         };
-        // The store may already hold a part of what the window still has; the floor is sure.
-        let Some(floor) = evicted_upto else { return Ok(self.add_all(&batch, None)) };
-        rows.scan(next, step_keys(), &mut batch)?;
-        // Once the pin has expired, rows may have been deleted under the scan.
-        if !self.pin.is_valid() {
-            return Err(ReadError::Compacted);
-        }
-        let scanned = batch.len();
-        batch.retain(|row| row.key.revision().main <= floor);
-        let is_last = scanned < step_keys() || batch.len() < scanned;
-        Ok(self.add_all(&batch, is_last.then(|| Revision::new(floor + 1, 0))))
-    }
-
-    /// Adds a slice of rows. The next one begins at `resume` if that is given, else behind the last row
-    /// of a full slice. `Some` if there is none.
-    fn add_all(&mut self, batch: &[Row], resume: Option<Revision>) -> Option<HashResult> {
         batch.iter().for_each(|row| self.add(row));
-        let behind = batch.last().filter(|_| batch.len() == step_keys()).map(|row| {
-            let last = row.key.revision();
-            Revision::new(last.main, last.sub + 1)
-        });
-        match resume.or(behind) {
+        match resume {
             Some(next) if next.main <= self.result.hash_revision => {
                 self.phase = Phase::Rows { next };
-                None
+                Ok(None)
             }
-            _ => Some(self.result),
+            _ => Ok(Some(self.result)),
         }
     }
 

@@ -11,13 +11,14 @@
 //! ```
 //!
 //! As with hashes, the pin is at the compact revision: a later compaction waits, because it would drop
-//! rows above it. A copy takes as long as its reader likes, so each step renews the pin; a reader that
-//! takes none for the time of a pin has lost it.
+//! rows above it. Each step renews the pin, so a copy may take longer than a pin lasts; a reader that takes
+//! none for that time has lost it. And none holds compaction back for ever: however busy the reader is, its
+//! history ends an hour after it began, and a minute later for each GiB that there was to copy.
 
 use std::sync::Arc;
 
-use super::{Pin, ReadError, STEP_BYTES_MAX, View, step_keys};
-use crate::mvcc::{KeySpace, Revision, Row, Rows, RowsError, ScanBounds, stored};
+use super::{PIN_TICKS_MAX, Pin, ReadError, View, slice};
+use crate::mvcc::{KeySpace, Revision, Row, Rows, RowsError, stored};
 
 /// All rows of one moment, pinned.
 pub struct History {
@@ -41,7 +42,8 @@ impl History {
         let space = view.read();
         let (revision, compact_revision) = (space.current_revision(), space.compact_revision());
         let is_settled = space.finished_compaction() == compact_revision;
-        let pin = Pin::new(view.clone(), compact_revision);
+        let ticks_max = ticks_max(space.sizes().total_bytes);
+        let pin = Pin::lasting(view.clone(), compact_revision, ticks_max);
         drop(space);
         Self { view, pin, revision, compact_revision, is_settled }
     }
@@ -89,7 +91,7 @@ impl History {
 }
 
 impl HistoryRead {
-    /// Appends the next rows, of about [`STEP_BYTES_MAX`] bytes at the most, to `out`; `false` when they
+    /// Appends the next rows, of about [`STEP_BYTES_MAX`](super::STEP_BYTES_MAX) bytes at the most, to `out`; `false` when they
     /// were the last ones.
     ///
     /// # Errors
@@ -116,15 +118,8 @@ impl HistoryRead {
         let Some(recent) = space.recent_rows(self.next) else {
             return Ok(Err(space.window_floor()));
         };
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        for row in recent.take(step_keys()) {
-            bytes += row.stored.len();
-            batch.push(row.clone());
-            if bytes >= STEP_BYTES_MAX {
-                break;
-            }
-        }
-        let resume = batch.last().map(behind);
+        let mut batch = slice::of_window(recent);
+        let resume = batch.last().map(|row| row.key.revision().next());
         // The window keeps what a compaction dropped until it is evicted.
         history.retain(&space, &mut batch)?;
         Ok(Ok((batch, resume)))
@@ -133,16 +128,7 @@ impl HistoryRead {
     /// The next rows of the store, which is sure to hold all up to `floor`.
     fn scan(&self, rows: &dyn Rows, floor: i64) -> Result<Batch, ReadError> {
         let history = &self.history;
-        let bounds = ScanBounds { rows_max: step_keys(), bytes_max: STEP_BYTES_MAX };
-        let mut batch = Vec::new();
-        let has_more = rows.scan_within(self.next, bounds, &mut batch)?;
-        let scanned = batch.len();
-        batch.retain(|row| row.key.revision().main <= floor);
-        let is_last = !has_more || batch.len() < scanned;
-        let resume = match batch.last() {
-            Some(last) if !is_last => behind(last),
-            _ => Revision::new(floor + 1, 0),
-        };
+        let (mut batch, resume) = slice::of_store(rows, self.next, floor)?;
         // Once the pin has expired, rows may have been deleted under the scan.
         let space = history.view.read_pinned(&history.pin)?;
         let begins_below =
@@ -154,12 +140,11 @@ impl HistoryRead {
     }
 }
 
+/// How long a copy of so many bytes may take: an hour, and a minute for each GiB that was begun.
+const fn ticks_max(total_bytes: u64) -> u64 {
+    // A pin lasts a minute.
+    (60 + total_bytes.div_ceil(1 << 30)) * PIN_TICKS_MAX
+}
+
 /// Rows, and where the next ones begin; `None` behind the last row of all.
 type Batch = (Vec<Row>, Option<Revision>);
-
-fn behind(row: &Row) -> Revision {
-    let last = row.key.revision();
-    last.sub
-        .checked_add(1)
-        .map_or(Revision::new(last.main.saturating_add(1), 0), |sub| Revision::new(last.main, sub))
-}

@@ -24,6 +24,7 @@ mod pins;
 mod previous;
 mod range;
 mod recent;
+mod slice;
 mod sorted;
 #[cfg(test)]
 mod tests;
@@ -35,8 +36,8 @@ use parking_lot::{RwLock, RwLockReadGuard};
 
 use crate::mutants;
 use crate::mvcc::{
-    Counts, KeyRange, KeySpace, MvccError, RangeEnd, RangeQuery, Revision, RowKey, Rows, RowsError,
-    Sizes, Unflushed,
+    Counts, KeySpace, MvccError, RangeEnd, RangeQuery, Revision, RowKey, Rows, RowsError, Sizes,
+    Unflushed,
 };
 
 pub use checkpoint::{CheckpointRead, CompactionHold};
@@ -194,17 +195,6 @@ impl View {
     /// Live keys now.
     pub fn key_count(&self) -> u64 {
         self.read().key_count()
-    }
-
-    /// When `key` was created and when it was changed last, if it exists now.
-    pub fn version_of(&self, key: &[u8]) -> Option<(i64, i64)> {
-        let version = self.read().index().latest(key)?;
-        Some((version.create_revision, version.revision.main))
-    }
-
-    /// Whether any key of `range` exists now.
-    pub fn has_keys(&self, range: &KeyRange) -> bool {
-        self.read().index().count(range) > 0
     }
 
     /// Bytes of rows that no flush has taken yet.

@@ -29,6 +29,8 @@ pub struct Pin {
     view: Arc<View>,
     revision: i64,
     id: u64,
+    /// The tick beyond which it is not renewed.
+    ends_tick: u64,
 }
 
 impl Pins {
@@ -47,13 +49,19 @@ impl Pins {
 impl Pin {
     /// Registers a pin. The caller checked under the lock of the key space that `revision` is readable.
     pub(super) fn new(view: Arc<View>, revision: i64) -> Self {
+        Self::lasting(view, revision, u64::MAX)
+    }
+
+    /// Registers a pin that ends after `ticks_max`, however often it is renewed.
+    pub(super) fn lasting(view: Arc<View>, revision: i64, ticks_max: u64) -> Self {
         let mut registered = view.pins.0.lock();
         registered.next_id += 1;
         let id = registered.next_id;
-        let expires_tick = registered.now_tick + PIN_TICKS_MAX;
+        let ends_tick = registered.now_tick.saturating_add(ticks_max);
+        let expires_tick = (registered.now_tick + PIN_TICKS_MAX).min(ends_tick);
         registered.pins.insert((revision, id), expires_tick);
         drop(registered);
-        Self { view, revision, id }
+        Self { view, revision, id, ends_tick }
     }
 
     /// The pinned revision (main).
@@ -66,10 +74,11 @@ impl Pin {
         self.view.pins.0.lock().pins.contains_key(&(self.revision, self.id))
     }
 
-    /// Lets the pin last as long again as a new one; `false` if it has expired.
+    /// Lets the pin last as long again as a new one, though not beyond its end; `false` if it has
+    /// expired.
     pub fn renew(&self) -> bool {
         let mut registered = self.view.pins.0.lock();
-        let expires_tick = registered.now_tick + PIN_TICKS_MAX;
+        let expires_tick = (registered.now_tick + PIN_TICKS_MAX).min(self.ends_tick);
         let pin = registered.pins.get_mut(&(self.revision, self.id));
         pin.map(|expires| *expires = expires_tick).is_some()
     }

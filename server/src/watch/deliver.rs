@@ -35,7 +35,7 @@ impl Inner {
     /// Appends what the stream sends next.
     pub(super) fn pull(&mut self, id: StreamId, fragment_bytes: usize, sent: &mut Sent) -> Pulled {
         let mut stretches = 0;
-        while sent.len() < portion_bytes() {
+        while !is_full(sent) {
             let Some(stream) = self.streams.get_mut(&id) else { return Pulled::Closed };
             if let Some(control) = stream.controls.pop_front() {
                 sent.notice(control.revision, &control.notice);
@@ -184,10 +184,6 @@ impl Inner {
     }
 }
 
-fn portion_bytes() -> usize {
-    mutants::step(PORTION_BYTES)
-}
-
 /// The events of one revision on their way to the watchers of one group.
 struct Portion<'a> {
     main: i64,
@@ -206,7 +202,7 @@ impl Portion<'_> {
             if watcher.next > self.main || stream.behind.contains(name) {
                 continue;
             }
-            if self.sent.len() >= portion_bytes() {
+            if is_full(self.sent) {
                 return false;
             }
             if watcher.filter.prev_kv && self.lacks_prev() {
@@ -235,6 +231,11 @@ impl Portion<'_> {
     fn lacks_prev(&self) -> bool {
         self.events.iter().any(|event| event.prev == Previous::NotRead)
     }
+}
+
+/// Whether nothing more is to be added, because there is enough or because the stream ends here.
+fn is_full(sent: &Sent) -> bool {
+    sent.len() >= PORTION_BYTES || sent.too_large_bytes.is_some()
 }
 
 fn encode<'a>(events: impl Iterator<Item = &'a Event>, filter: Filter) -> Vec<u8> {

@@ -8,6 +8,9 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 
 /// Bytes before each message: whether it is compressed, and its length.
 const PREFIX_LEN: usize = 5;
+/// The longest message: gRPC for Go sends and takes none that is longer. Only without fragments can a
+/// response come near it, when one transaction deletes gigabytes.
+pub const MESSAGE_BYTES_MAX: usize = if cfg!(test) { 64 << 10 } else { i32::MAX as usize };
 
 /// `WatchResponse.header` and its own fields.
 const HEADER: u32 = 1;
@@ -53,6 +56,9 @@ pub struct Sent {
     pub messages: u64,
     /// Events in them.
     pub events: u64,
+    /// A response that was left out because it is too large to be sent, in bytes. The stream has to end:
+    /// it would miss events.
+    pub too_large_bytes: Option<usize>,
 }
 
 impl Sent {
@@ -79,6 +85,11 @@ impl Sent {
     /// Appends a response whose events are encoded already; `is_part` says that more of the same
     /// revision follows.
     pub(super) fn events(&mut self, revision: i64, watch_id: i64, events: &[u8], is_part: bool) {
+        if events.len() > MESSAGE_BYTES_MAX {
+            // Not even copied.
+            self.too_large_bytes = Some(events.len());
+            return;
+        }
         let start = self.bytes.len();
         self.bytes.reserve(PREFIX_LEN + 64 + events.len());
         self.bytes.put_slice(&[0; PREFIX_LEN]);
@@ -119,11 +130,19 @@ impl Sent {
         self.bytes[start] = u8::try_from(len).expect("four numbers of at most eleven bytes");
     }
 
+    /// Ends the message that begins at `start`, or leaves it out if nobody could take it.
     fn close(&mut self, start: usize) {
-        let len = self.bytes.len() - start - PREFIX_LEN;
-        let len = u32::try_from(len).expect("a revision is far below 4 GiB");
-        self.bytes[start + 1..start + PREFIX_LEN].copy_from_slice(&len.to_be_bytes());
-        self.messages += 1;
+        let len_bytes = self.bytes.len() - start - PREFIX_LEN;
+        match u32::try_from(len_bytes) {
+            Ok(len) if len_bytes <= MESSAGE_BYTES_MAX => {
+                self.bytes[start + 1..start + PREFIX_LEN].copy_from_slice(&len.to_be_bytes());
+                self.messages += 1;
+            }
+            _ => {
+                self.bytes.truncate(start);
+                self.too_large_bytes = Some(len_bytes);
+            }
+        }
     }
 }
 

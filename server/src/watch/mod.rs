@@ -49,7 +49,7 @@ use event::{Event, Previous, key_of};
 use hub::Inner;
 
 pub use deliver::{PORTION_BYTES, Pulled};
-pub use encode::{Head, Notice, Sent};
+pub use encode::{Head, MESSAGE_BYTES_MAX, Notice, Sent};
 pub use event::Filter;
 pub use scan::Scan;
 pub use stream::{Interest, StreamId};
@@ -227,7 +227,7 @@ impl Hub {
         }
         match last.filter(|_| recent.has_more) {
             Some(last) => {
-                inner.next = Revision::new(last.main, last.sub + 1);
+                inner.next = last.next();
                 inner.complete(last.main - 1, wakers);
             }
             None => {

@@ -91,7 +91,7 @@ impl Scan {
         let upto = match self.rows.last().filter(|_| has_more) {
             Some(last) => {
                 let last = last.key.revision();
-                self.next = Revision::new(last.main, last.sub + 1);
+                self.next = last.next();
                 last.main - 1
             }
             None => end,

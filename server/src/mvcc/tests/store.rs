@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::mvcc::{Revision, Row, RowKey, Rows, RowsError};
+use crate::mvcc::{Revision, Row, RowKey, Rows, RowsError, ScanBounds};
 
 /// Called in the middle of each read, when the reader holds nothing.
 pub(crate) type Hook = Box<dyn FnMut(&Store) + Send>;
@@ -14,6 +14,8 @@ pub(crate) type Hook = Box<dyn FnMut(&Store) + Send>;
 pub(crate) struct Store {
     pub(crate) rows: Mutex<BTreeMap<Revision, Row>>,
     pub(crate) hook: Mutex<Option<Hook>>,
+    /// The most stored bytes that one scan gave.
+    pub(crate) largest_scan_bytes: Mutex<usize>,
 }
 
 impl Store {
@@ -58,8 +60,29 @@ impl Rows for Store {
     }
 
     fn scan(&self, from: Revision, rows_max: usize, out: &mut Vec<Row>) -> Result<(), RowsError> {
+        let bounds = ScanBounds { rows_max, bytes_max: usize::MAX };
+        self.scan_within(from, bounds, out).map(|_| ())
+    }
+
+    fn scan_within(
+        &self,
+        from: Revision,
+        bounds: ScanBounds,
+        out: &mut Vec<Row>,
+    ) -> Result<bool, RowsError> {
         self.interrupt();
-        out.extend(self.rows.lock().range(from..).take(rows_max).map(|(_, row)| row.clone()));
-        Ok(())
+        let (mut rows, mut bytes, mut has_more) = (0, 0, false);
+        for row in self.rows.lock().range(from..).map(|(_, row)| row) {
+            if rows == bounds.rows_max || bytes >= bounds.bytes_max {
+                has_more = true;
+                break;
+            }
+            rows += 1;
+            bytes += row.stored.len();
+            out.push(row.clone());
+        }
+        let mut largest = self.largest_scan_bytes.lock();
+        *largest = bytes.max(*largest);
+        Ok(has_more)
     }
 }

@@ -1,13 +1,14 @@
 //! Transactions: refusals leave nothing behind, and what the API would never let in does no harm.
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::model::{Model, everything};
 use super::requests;
 use super::store::Store;
 use crate::mvcc::{
-    Applied, DeleteRange, KeyRange, KeySpace, Limits, MvccError, Op, Outcome, Put, RangeQuery,
-    RevisionBounds, Txn,
+    Applied, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeySpace, Limits,
+    MvccError, Op, Outcome, Put, RangeQuery, Revision, RevisionBounds, Row, Rows, RowsError, Txn,
 };
 
 fn new_space() -> KeySpace {
@@ -118,6 +119,54 @@ fn transactions_nest_deeply() {
     }
     assert_eq!((depth, applied.revision), (128, 2));
     assert_eq!(space.take_unflushed(0).rows.len(), 128);
+}
+
+/// The store, and how many values each read asked it for.
+struct Asked(Store, parking_lot::Mutex<Vec<usize>>);
+
+impl Rows for Asked {
+    fn get_many(&self, revisions: &[Revision], out: &mut Vec<Bytes>) -> Result<(), RowsError> {
+        self.1.lock().push(revisions.len());
+        self.0.get_many(revisions, out)
+    }
+
+    fn scan(&self, from: Revision, rows_max: usize, out: &mut Vec<Row>) -> Result<(), RowsError> {
+        self.0.scan(from, rows_max, out)
+    }
+}
+
+#[test]
+fn a_compare_of_many_values_reads_them_in_few_small_slices_and_none_behind_the_first_mismatch() {
+    let mut space = KeySpace::new(Limits { window_bytes_max: 0 });
+    let store = Asked(Store::default(), parking_lot::Mutex::default());
+    let put = |space: &mut KeySpace, key: String, value: &'static str| {
+        let put =
+            Put { key: key.into(), value: Some(value.into()), lease: Some(0), prev_kv: false };
+        space.put(&put, &store).unwrap().unwrap();
+    };
+    for key in 0..100 {
+        put(&mut space, format!("k{key:02}"), if key == 50 { "b" } else { "a" });
+    }
+    store.0.insert(&space.take_unflushed(0).rows);
+    space.flushed(space.current_revision(), &[]);
+    space.evict(usize::MAX);
+    let compare = |space: &mut KeySpace, result, value: &'static str| {
+        let target = CompareTarget::Value(value.into());
+        let compares = vec![Compare { keys: everything(), result, target }];
+        let txn = Txn { compares, success: Vec::new(), failure: Vec::new() };
+        let applied = space.txn(&txn, &Model::lease_known, &store).unwrap().unwrap();
+        let Outcome::Txn { succeeded, .. } = applied.outcome else { panic!("a transaction") };
+        (succeeded, std::mem::take(&mut *store.1.lock()))
+    };
+    let (holds, asked) = compare(&mut space, CompareResult::NotEqual, "c");
+    assert!(holds && asked.iter().sum::<usize>() == 100, "{asked:?}");
+    assert!(asked.iter().all(|values| *values <= 7), "{asked:?}");
+    let (holds, asked) = compare(&mut space, CompareResult::Equal, "a");
+    assert!(!holds && asked.iter().sum::<usize>() < 60, "{asked:?}");
+    // What the window holds is looked at first.
+    put(&mut space, "k00".to_owned(), "b");
+    let (holds, asked) = compare(&mut space, CompareResult::Equal, "a");
+    assert!(!holds && asked.is_empty(), "{asked:?}");
 }
 
 proptest! {

@@ -51,6 +51,22 @@ pub struct Image {
     digest: Sha256,
 }
 
+/// Why an image cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// Its rows cannot be read any more.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The two passes did not see the same.
+    #[error("{written_pages} pages were written where {measured_pages} were measured")]
+    Torn {
+        /// Pages that were laid out so far.
+        written_pages: u64,
+        /// Pages that the client was promised.
+        measured_pages: u64,
+    },
+}
+
 /// What an image is made of.
 struct Source {
     history: Arc<History>,
@@ -115,11 +131,12 @@ impl Image {
     /// Appends the next bytes to `out`, at most a few megabytes; `false` when they were the last ones.
     ///
     /// # Errors
-    /// As [`Image::measure`].
+    /// As [`Image::measure`]; also if there are other pages than were measured. What was written is then
+    /// worth nothing.
     ///
     /// # Panics
     /// If it was not measured to the end.
-    pub fn write(&mut self, out: &mut Vec<u8>) -> Result<bool, ReadError> {
+    pub fn write(&mut self, out: &mut Vec<u8>) -> Result<bool, ImageError> {
         let Stage::Write { pass, pages } = &mut self.stage else {
             panic!("an image is measured before it is written");
         };
@@ -128,7 +145,9 @@ impl Image {
         pass.pages.drain(out);
         self.digest.update(&out[start..]);
         let count = pass.pages.count();
-        assert!(has_more || count == *pages, "{count} pages were written, {pages} measured");
+        if count > *pages || !has_more && count != *pages {
+            return Err(ImageError::Torn { written_pages: count, measured_pages: *pages });
+        }
         Ok(has_more)
     }
 

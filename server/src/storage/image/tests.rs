@@ -10,12 +10,12 @@ use proptest::prelude::*;
 use self::reader::File;
 use super::page::{Entry, Key, PAGE_BYTES, Pages};
 use super::tree::Tree;
-use super::{DIGEST_BYTES, Image};
+use super::{DIGEST_BYTES, Image, ImageError, Stage};
 use crate::consensus::ConfState;
 use crate::mvcc::tests::store::Store;
 use crate::mvcc::{DeleteRange, KeyRange, KeySpace, Limits, Put, Revision, Row, RowKey};
 use crate::state_machine::{Alarm, AlarmKind, Inventory, Member};
-use crate::view::View;
+use crate::view::{PIN_TICKS_MAX, ReadError, View};
 use sha2::{Digest as _, Sha256};
 
 /// A key and its value.
@@ -250,11 +250,11 @@ fn a_reader_that_takes_nothing_for_the_time_of_a_pin_has_lost_its_image() {
     world.put("a", "1");
     let mut image = world.image(&Inventory::default());
     image.measure().unwrap();
-    for _ in 0..crate::view::PIN_TICKS_MAX - 1 {
+    for _ in 0..PIN_TICKS_MAX - 1 {
         world.view.tick();
     }
     while image.measure().unwrap().is_none() {}
-    for _ in 0..crate::view::PIN_TICKS_MAX + 1 {
+    for _ in 0..PIN_TICKS_MAX + 1 {
         world.view.tick();
     }
     let mut out = Vec::new();
@@ -265,8 +265,49 @@ fn a_reader_that_takes_nothing_for_the_time_of_a_pin_has_lost_its_image() {
             Err(error) => break Err(error),
         }
     };
-    assert!(matches!(ended, Err(crate::view::ReadError::Compacted)), "{ended:?}");
+    assert!(matches!(ended, Err(ImageError::Read(ReadError::Compacted))), "{ended:?}");
     assert_eq!(world.view.oldest_pin(), None, "compaction goes on");
+}
+
+#[test]
+fn a_reader_that_is_always_busy_has_lost_its_history_after_an_hour() {
+    let world = World::new();
+    world.put("a", "1");
+    let history = world.view.history();
+    let mut minutes = 0;
+    let ended = loop {
+        (1..PIN_TICKS_MAX).for_each(|_| world.view.tick());
+        match history.read().step(world.store.as_ref(), &mut Vec::new()) {
+            Ok(_) => minutes += 1,
+            Err(error) => break error,
+        }
+        assert!(minutes < 100, "compaction is held back without end");
+    };
+    assert!(matches!(ended, ReadError::Compacted), "{ended}");
+    assert!((60..=62).contains(&minutes), "{minutes} minutes");
+    assert_eq!(world.view.oldest_pin(), None, "compaction goes on");
+}
+
+#[test]
+fn an_image_that_is_not_as_it_was_measured_ends_with_an_error() {
+    for differs_by in [-1, 1] {
+        let world = World::new();
+        world.put("a", "1");
+        let mut image = world.image(&Inventory::default());
+        while image.measure().unwrap().is_none() {}
+        let Stage::Write { pages, .. } = &mut image.stage else { panic!("it is measured") };
+        let measured = pages.checked_add_signed(differs_by).unwrap();
+        let written = std::mem::replace(pages, measured);
+        let mut out = Vec::new();
+        let error = loop {
+            match image.write(&mut out) {
+                Ok(has_more) => assert!(has_more, "nobody saw that pages differ"),
+                Err(error) => break error,
+            }
+        };
+        let expected = format!("{written} pages were written where {measured} were measured");
+        assert_eq!(error.to_string(), expected);
+    }
 }
 
 /// The bytes are those in a file that a real etcd 3.7.3 saved.

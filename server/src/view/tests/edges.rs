@@ -26,7 +26,7 @@ pub(super) fn put(view: &View, store: &Store, key: &str, value: &str) {
     view.write().put(&put, store).unwrap().unwrap();
 }
 
-fn flush(view: &View, store: &Store) {
+pub(super) fn flush(view: &View, store: &Store) {
     let unflushed = view.take_unflushed(usize::MAX);
     store.insert(&unflushed.rows);
     store.delete(&unflushed.deletions);

@@ -1,7 +1,9 @@
 //! `HashKV` against values that a real etcd 3.7.3 gave.
 
 use super::histories::{History, Step};
-use crate::mvcc::{DeleteRange, KeyRange, Put};
+use crate::mvcc::tests::store::Store;
+use crate::mvcc::{DeleteRange, KeyRange, KeySpace, Limits, Put};
+use crate::view::{STEP_BYTES_MAX, View};
 
 fn put(key: &'static str) -> Step {
     let put = Put { key: key.into(), value: Some("1".into()), lease: Some(0), prev_kv: false };
@@ -43,4 +45,32 @@ fn a_tombstone_at_the_compact_revision_never_counts() {
             history.settle();
         }
     }
+}
+
+#[test]
+fn a_hash_of_large_rows_reads_few_at_a_time() {
+    let view = View::new(KeySpace::new(Limits { window_bytes_max: 0 }));
+    let store = Store::default();
+    let value = "v".repeat(STEP_BYTES_MAX);
+    (0..20).for_each(|key| super::edges::put(&view, &store, &format!("k{key:02}"), &value));
+    let hash = || {
+        let (mut read, mut steps) = (view.hash_kv(0).unwrap(), 1);
+        loop {
+            match read.step(&store).unwrap() {
+                Some(found) => return (found.hash, steps),
+                None => steps += 1,
+            }
+        }
+    };
+    let (of_window, steps) = hash();
+    assert!(steps > 20, "{steps} steps through the window");
+    super::edges::flush(&view, &store);
+    while view.is_evictable() {
+        view.evict();
+    }
+    let (of_store, steps) = hash();
+    assert_eq!(of_store, of_window);
+    assert!(steps > 20, "{steps} steps through the store");
+    let largest = *store.largest_scan_bytes.lock();
+    assert!((1..2 * STEP_BYTES_MAX).contains(&largest), "{largest} bytes at once");
 }
