@@ -235,7 +235,7 @@ impl Portion<'_> {
 
 /// Whether nothing more is to be added, because there is enough or because the stream ends here.
 fn is_full(sent: &Sent) -> bool {
-    sent.len() >= PORTION_BYTES || sent.too_large_bytes.is_some()
+    sent.len() >= mutants::step(PORTION_BYTES) || sent.too_large_bytes.is_some()
 }
 
 fn encode<'a>(events: impl Iterator<Item = &'a Event>, filter: Filter) -> Vec<u8> {
