@@ -37,6 +37,7 @@ fn quick_mutants_are_found() {
         "detach-forgotten",
         "progress-ahead-of-events",
         "hand-over-twice",
+        "expiry-forgotten",
     ];
     for name in quick {
         let options = Options { mutant: Some(name), ..Options::default() };
