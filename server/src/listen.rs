@@ -81,7 +81,7 @@ pub struct Front {
     pub grpc: bool,
     /// Which part of HTTP is served here, if any.
     pub surface: Option<Surface>,
-    /// Empty until the member has recovered; closed if it never will.
+    /// Empty until the member has recovered and knows a leader; closed if it never will.
     pub services: watch::Receiver<Option<Services>>,
     /// What there is to be seen until then.
     pub loading: Arc<Loading>,
@@ -266,7 +266,7 @@ impl Front {
         let mut services = self.services.borrow().clone();
         if self.grpc && (is_call(&request) || self.is_for_calls_only(&request)) {
             if services.is_none() {
-                // Calls wait until the index is loaded, as long as their deadlines let them.
+                // Calls wait until the member serves, as long as their deadlines let them.
                 let loaded = self.services.wait_for(Option::is_some);
                 services = match api::within_deadline(request.headers(), loaded).await {
                     Ok(loaded) => loaded.ok().and_then(|services| services.clone()),

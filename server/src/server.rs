@@ -41,6 +41,9 @@ const UNFLUSHED_BATCHES_MAX: u64 = 8;
 /// What a request waits beside two elections; etcd's bound.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The longest that calls are kept waiting for a leader after a start, as in etcd.
+const OPEN_WAIT: Duration = Duration::from_secs(5);
+
 /// How often history is looked at in revision mode; etcd's interval.
 const REVISION_COMPACTION_INTERVAL: Duration = Duration::from_secs(300);
 
@@ -133,8 +136,8 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
         watches.fail(&error);
     });
     let addresses = config.listen.client.iter().map(ToString::to_string).collect();
-    tokio::spawn(announce(handle.clone(), addresses));
-    open.send_replace(Some(services_of(config, &handle, &metrics)));
+    let doors = Doors { open, services: services_of(config, &handle, &metrics) };
+    tokio::spawn(announce(handle.clone(), addresses, doors));
 
     let ended = running.ended();
     tokio::pin!(ended);
@@ -238,19 +241,46 @@ fn accept(
         .collect()
 }
 
-/// Says when the member serves: it leads or follows, and has applied what it knew.
-async fn announce(handle: Handle, addresses: Vec<String>) {
-    // A timeout says that there is no leader yet; it is asked again at once.
-    while let Err(error) = handle.linearize().await {
-        if error == RequestError::Stopped {
-            return;
+/// What lets calls in that have waited since the ports were bound.
+struct Doors {
+    open: watch::Sender<Option<Services>>,
+    services: Services,
+}
+
+/// Says when the member serves, and lets calls in: it leads or follows, and has applied what it knew.
+///
+/// Calls that came earlier would meet a member before its first election, and to a client `no leader`
+/// says that its watch has failed. Where no leader is to be found they are let in to be told so.
+async fn announce(handle: Handle, addresses: Vec<String>, doors: Doors) {
+    let led = is_led(&handle);
+    tokio::pin!(led);
+    let is_led = match tokio::time::timeout(OPEN_WAIT, &mut led).await {
+        Ok(is_led) => is_led,
+        Err(_) => {
+            doors.open.send_replace(Some(doors.services.clone()));
+            led.await
         }
-        tokio::task::yield_now().await;
+    };
+    if !is_led {
+        return;
     }
     handle.status().ready.store(true, Ordering::Relaxed);
+    doors.open.send_replace(Some(doors.services));
     for address in addresses {
         tracing::info!(address, "ready to serve client requests");
     }
+}
+
+/// Waits for a leader that has confirmed what is committed; false if the member stops before.
+async fn is_led(handle: &Handle) -> bool {
+    // A timeout says that there is no leader yet; it is asked again at once.
+    while let Err(error) = handle.linearize().await {
+        if error == RequestError::Stopped {
+            return false;
+        }
+        tokio::task::yield_now().await;
+    }
+    true
 }
 
 fn setup(config: &Config, fs: SharedFs) -> Result<Setup, ServerError> {

@@ -125,6 +125,7 @@ const POLLING: &[(&str, &str)] = &[
     ("tests/tests/lease.rs", "wait_for_keys"),
     ("tests/tests/model.rs", "connect"),
     ("tests/tests/process.rs", "wait_for"),
+    ("tests/tests/starting.rs", "connect"),
     ("tests/src/process.rs", "wait_healthy"),
     ("tests/src/process.rs", "wait_until"),
     ("tests/src/conformance/session.rs", "wait_serving"),
