@@ -15,8 +15,11 @@ use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use prost::Message as _;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
+use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_proto::etcdserverpb::request_op::Request;
-use quorate_proto::etcdserverpb::{PutRequest, RangeRequest, RequestOp, TxnRequest};
+use quorate_proto::etcdserverpb::{
+    CompactionRequest, DefragmentRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+};
 use quorate_proto::mvccpb::KeyValue;
 use quorate_tests::load::Session;
 use quorate_tests::process::{Ended, Ports, Program, Server, locate, run_to_end};
@@ -42,6 +45,26 @@ fn tool(name: &str, test: &str) -> Option<PathBuf> {
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
     path
+}
+
+/// What a compaction has yet to delete is not unused: it is deleted before the rewrite, not after.
+#[tokio::test]
+async fn a_defragmentation_right_after_a_compaction_gives_back_what_was_compacted() -> Outcome {
+    const PUTS: usize = 2000;
+    let server = Server::start(&quorate()?)?;
+    let channel = quorate_tests::load::connect(&server.url()).await?;
+    let mut kv = KvClient::new(channel.clone());
+    for _ in 0..PUTS {
+        let value = vec![b'v'; 8 << 10].into();
+        kv.put(PutRequest { key: "k".into(), value, ..Default::default() }).await?;
+    }
+    let revision = i64::try_from(PUTS)? + 1;
+    kv.compact(CompactionRequest { revision, physical: false }).await?;
+    let request = tonic::Request::new(DefragmentRequest {});
+    MaintenanceClient::new(channel).defragment(request).await?;
+    let file_bytes = std::fs::metadata(server.data_dir().join("member/state.redb"))?.len();
+    assert!(file_bytes < 4 << 20, "{file_bytes} bytes for one key");
+    Ok(())
 }
 
 #[test]

@@ -171,12 +171,16 @@ impl Handle {
         }
     }
 
-    /// Gives unused space of the state store back to the file system and waits until it is done. The
-    /// inner error says why it cannot be given back; the store goes on as it is.
+    /// Gives unused space of the state store back to the file system and waits until it is done. What a
+    /// compaction has yet to delete is deleted first: before that it is not unused. The inner error says why it cannot be given back; the store goes on as it is.
     ///
     /// # Errors
     /// [`RequestError::Stopped`] if the member shuts down before.
     pub async fn defragment(&self) -> Result<Result<(), String>, RequestError> {
+        let compacted = self.view().compact_revision();
+        if compacted > self.view().finished_compaction() {
+            self.compaction_finished(compacted).await?;
+        }
         let (done, wait) = oneshot::channel();
         (self.shared.parts.defragment)(done);
         wait.await.map_err(|_| RequestError::Stopped)

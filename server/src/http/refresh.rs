@@ -56,6 +56,11 @@ pub(super) fn refresh(metrics: &Metrics, handle: &Handle) {
         raise(&mvcc.txns, counts.txns);
         mvcc.put_bytes.set(gauge(counts.put_bytes));
         mvcc.keys.set(gauge(handle.view().key_count()));
+        let watches = handle.watches().hub().counts();
+        mvcc.watch_streams.set(gauge(watches.streams));
+        mvcc.watchers.set(gauge(watches.watchers));
+        mvcc.slow_watchers.set(gauge(watches.behind));
+        raise(&mvcc.events, watches.events);
         raise(&metrics.compaction.keys, counts.compacted_rows);
         raise(&metrics.own.value_reads, counts.value_reads);
         mvcc.current_revision.set(handle.view().current_revision());

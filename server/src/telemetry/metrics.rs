@@ -63,6 +63,10 @@ pub struct MvccMetrics {
     pub txns: IntCounter,
     pub put_bytes: IntGauge,
     pub keys: IntGauge,
+    pub watch_streams: IntGauge,
+    pub watchers: IntGauge,
+    pub slow_watchers: IntGauge,
+    pub events: IntCounter,
     pub current_revision: IntGauge,
     pub compact_revision: IntGauge,
     pub hash_seconds: Histogram,
@@ -272,6 +276,10 @@ impl MvccMetrics {
             put_bytes: debug
                 .gauge("total_put_size_in_bytes", "Bytes of keys and values put on this member."),
             keys: debug.gauge("keys_total", "Keys."),
+            watch_streams: debug.gauge("watch_stream_total", "Watch streams."),
+            watchers: debug.gauge("watcher_total", "Watchers."),
+            slow_watchers: debug.gauge("slow_watcher_total", "Watchers that are behind."),
+            events: debug.counter("events_total", "Events sent by this member."),
             current_revision: debug.gauge("current_revision", "The current revision."),
             compact_revision: debug.gauge("compact_revision", "The compacted revision."),
             hash_seconds: mvcc.histogram(

@@ -281,6 +281,11 @@ impl Inner {
         }
     }
 
+    /// Watchers that read history.
+    pub(super) fn behind_count(&self) -> u64 {
+        self.streams.values().map(|stream| stream.behind.len() as u64).sum()
+    }
+
     pub(super) fn takes_requests(&self, id: StreamId) -> bool {
         self.streams.get(&id).is_some_and(|s| s.controls.len() + s.progress.len() < CONTROLS_MAX)
     }

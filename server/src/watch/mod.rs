@@ -79,6 +79,8 @@ pub struct Counts {
     pub streams: u64,
     /// Watchers on them.
     pub watchers: u64,
+    /// Those of them that read history before they join the others.
+    pub behind: u64,
     /// Events that were sent.
     pub events: u64,
 }
@@ -201,7 +203,8 @@ impl Hub {
 
     /// What there is, and what was sent.
     pub fn counts(&self) -> Counts {
-        self.lock().counts
+        let inner = self.lock();
+        Counts { behind: inner.behind_count(), ..inner.counts }
     }
 
     fn advance_step(
