@@ -31,27 +31,25 @@ pub trait Rows: Send + Sync {
     /// the store cannot be read.
     fn get_many(&self, revisions: &[Revision], out: &mut Vec<Bytes>) -> Result<(), RowsError>;
 
-    /// Appends up to `rows_max` rows (puts and tombstones) with revision at or above `from`, in
-    /// ascending order, to `out`. Fewer than `rows_max` means that there are no more.
+    /// Appends rows (puts and tombstones) with revision at or above `from`, in ascending order, to `out`,
+    /// as far as `bounds`; returns whether there may be more.
     ///
     /// # Errors
     /// [`RowsError::Corrupt`] and [`RowsError::Io`] if the store cannot be read.
-    fn scan(&self, from: Revision, rows_max: usize, out: &mut Vec<Row>) -> Result<(), RowsError>;
-
-    /// As [`Rows::scan`], but also ends with the row that reaches `bounds.bytes_max`, where an
-    /// implementation knows that bound; returns whether there may be more rows.
-    ///
-    /// # Errors
-    /// As [`Rows::scan`].
     fn scan_within(
         &self,
         from: Revision,
         bounds: ScanBounds,
         out: &mut Vec<Row>,
-    ) -> Result<bool, RowsError> {
-        let before = out.len();
-        self.scan(from, bounds.rows_max, out)?;
-        Ok(out.len() - before >= bounds.rows_max)
+    ) -> Result<bool, RowsError>;
+
+    /// As [`Rows::scan_within`], without a bound on bytes. Fewer than `rows_max` rows means that there
+    /// are no more.
+    ///
+    /// # Errors
+    /// As [`Rows::scan_within`].
+    fn scan(&self, from: Revision, rows_max: usize, out: &mut Vec<Row>) -> Result<(), RowsError> {
+        self.scan_within(from, ScanBounds { rows_max, bytes_max: usize::MAX }, out).map(drop)
     }
 }
 

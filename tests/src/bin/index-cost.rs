@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Parser;
-use quorate_server::mvcc::{KeySpace, Limits, Put, Revision, Row, Rows, RowsError};
+use quorate_server::mvcc::{KeySpace, Limits, Put, Revision, Row, Rows, RowsError, ScanBounds};
 use quorate_tests::process::usage::Usage;
 
 #[global_allocator]
@@ -51,7 +51,12 @@ impl Rows for NoRows {
         revisions.first().map_or(Ok(()), |&revision| Err(RowsError::Missing(revision)))
     }
 
-    fn scan(&self, from: Revision, _: usize, _: &mut Vec<Row>) -> Result<(), RowsError> {
+    fn scan_within(
+        &self,
+        from: Revision,
+        _: ScanBounds,
+        _: &mut Vec<Row>,
+    ) -> Result<bool, RowsError> {
         Err(RowsError::Missing(from))
     }
 }

@@ -59,11 +59,6 @@ impl Rows for Store {
         Ok(())
     }
 
-    fn scan(&self, from: Revision, rows_max: usize, out: &mut Vec<Row>) -> Result<(), RowsError> {
-        let bounds = ScanBounds { rows_max, bytes_max: usize::MAX };
-        self.scan_within(from, bounds, out).map(|_| ())
-    }
-
     fn scan_within(
         &self,
         from: Revision,

@@ -8,7 +8,8 @@ use super::requests;
 use super::store::Store;
 use crate::mvcc::{
     Applied, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeySpace, Limits,
-    MvccError, Op, Outcome, Put, RangeQuery, Revision, RevisionBounds, Row, Rows, RowsError, Txn,
+    MvccError, Op, Outcome, Put, RangeQuery, Revision, RevisionBounds, Row, Rows, RowsError,
+    ScanBounds, Txn,
 };
 
 fn new_space() -> KeySpace {
@@ -130,8 +131,13 @@ impl Rows for Asked {
         self.0.get_many(revisions, out)
     }
 
-    fn scan(&self, from: Revision, rows_max: usize, out: &mut Vec<Row>) -> Result<(), RowsError> {
-        self.0.scan(from, rows_max, out)
+    fn scan_within(
+        &self,
+        from: Revision,
+        bounds: ScanBounds,
+        out: &mut Vec<Row>,
+    ) -> Result<bool, RowsError> {
+        self.0.scan_within(from, bounds, out)
     }
 }
 

@@ -90,10 +90,6 @@ impl Rows for StoreReader {
         }
     }
 
-    fn scan(&self, from: Revision, rows_max: usize, out: &mut Vec<Row>) -> Result<(), RowsError> {
-        self.scan_within(from, ScanBounds { rows_max, bytes_max: usize::MAX }, out).map(drop)
-    }
-
     fn scan_within(
         &self,
         from: Revision,

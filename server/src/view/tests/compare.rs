@@ -7,7 +7,8 @@ use bytes::Bytes;
 use super::edges::{flushed_view, put};
 use crate::mvcc::tests::store::Store;
 use crate::mvcc::{
-    Compare, CompareResult, CompareTarget, KeyRange, Outcome, Revision, Row, Rows, RowsError, Txn,
+    Compare, CompareResult, CompareTarget, KeyRange, Outcome, Revision, Row, Rows, RowsError,
+    ScanBounds, Txn,
 };
 use crate::view::View;
 
@@ -19,7 +20,12 @@ impl Rows for Untouchable {
         panic!("{revisions:?} were read for a number");
     }
 
-    fn scan(&self, from: Revision, _: usize, _: &mut Vec<Row>) -> Result<(), RowsError> {
+    fn scan_within(
+        &self,
+        from: Revision,
+        _: ScanBounds,
+        _: &mut Vec<Row>,
+    ) -> Result<bool, RowsError> {
         panic!("rows from {from:?} on were read for a number");
     }
 }

@@ -8,8 +8,8 @@ use super::histories::plain;
 use crate::mvcc::tests::model::everything;
 use crate::mvcc::tests::store::Store;
 use crate::mvcc::{
-    KeySpace, Limits, Put, RangeQuery, Revision, RevisionBounds, Row, Rows, RowsError, Sort,
-    SortTarget,
+    KeySpace, Limits, Put, RangeQuery, Revision, RevisionBounds, Row, Rows, RowsError, ScanBounds,
+    Sort, SortTarget,
 };
 use crate::view::{
     LockObserver, OWNER_STEP_ROWS, PIN_TICKS_MAX, RangeSummary, ReadError, STEP_BYTES_MAX,
@@ -187,8 +187,13 @@ impl Rows for Counted<'_> {
         self.0.get_many(revisions, out)
     }
 
-    fn scan(&self, from: Revision, rows_max: usize, out: &mut Vec<Row>) -> Result<(), RowsError> {
-        self.0.scan(from, rows_max, out)
+    fn scan_within(
+        &self,
+        from: Revision,
+        bounds: ScanBounds,
+        out: &mut Vec<Row>,
+    ) -> Result<bool, RowsError> {
+        self.0.scan_within(from, bounds, out)
     }
 }
 
