@@ -120,13 +120,7 @@ fn etcd_counts_calls_by_the_table() -> Outcome {
 }
 
 fn etcd(test: &str) -> Option<Program> {
-    let path = locate::on_path("etcd");
-    if path.is_none() {
-        // Not by `println!`, of which the test runner hides what a passing test says.
-        let line = format!("skipped: {test}: there is no etcd on the PATH\n");
-        let _ = std::io::stderr().write_all(line.as_bytes());
-    }
-    path.map(Program::etcd)
+    locate::tool("etcd", test).map(Program::etcd)
 }
 
 fn answers_by_the_table(program: &Program) -> Outcome {

@@ -29,16 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 fn on_both(test: &str, arguments: &[&str], check: impl Fn(&Server) -> Outcome) -> Outcome {
     let ours = Program::quorate(locate::built_quorate()?).with(arguments);
     check(&Server::start(&ours)?).context("quorate")?;
-    match locate::on_path("etcd") {
-        Some(path) => {
-            let theirs = Program::etcd(path).with(arguments);
-            check(&Server::start(&theirs)?).context("etcd")
-        }
-        None => {
-            let line = format!("skipped: {test}: there is no etcd on the PATH\n");
-            Ok(std::io::stderr().write_all(line.as_bytes())?)
-        }
-    }
+    let Some(path) = locate::tool("etcd", test) else { return Ok(()) };
+    let theirs = Program::etcd(path).with(arguments);
+    check(&Server::start(&theirs)?).context("etcd")
 }
 
 /// A frame as it came: its type, its flags and its payload.

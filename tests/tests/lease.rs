@@ -3,8 +3,6 @@
 //! What needs `etcd` or `etcdctl` finds it on the PATH or prints one line that begins with `skipped:`.
 
 use std::future::Future;
-use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -16,6 +14,7 @@ use quorate_proto::etcdserverpb::{
     LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
     LeaseTimeToLiveResponse, PutRequest, RangeRequest, ResponseHeader,
 };
+use quorate_tests::process::locate::tool;
 use quorate_tests::process::{Program, Server, locate, run_to_end};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -30,16 +29,6 @@ const DEADLINE: Duration = Duration::from_secs(120);
 const SHORT_TTL_S: i64 = 6;
 /// By how much a lease may outlive its deadline.
 const LATE_MAX: Duration = Duration::from_secs(20);
-
-/// A tool of etcd, or `None` after the line that says so.
-fn tool(name: &str, test: &str) -> Option<PathBuf> {
-    let path = locate::on_path(name);
-    if path.is_none() {
-        let line = format!("skipped: {test}: there is no {name} on the PATH\n");
-        let _ = std::io::stderr().write_all(line.as_bytes());
-    }
-    path
-}
 
 fn on_quorate<F: Future<Output = Outcome>>(test: impl Fn(Client) -> F) -> Outcome {
     run(&Server::start(&Program::quorate(locate::built_quorate()?))?, test)

@@ -1,7 +1,6 @@
 //! Locks and elections: the same calls on `quorate` and on a real `etcd`, with equal replies.
 
 use std::fmt::Debug;
-use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -116,10 +115,7 @@ where
         runtime.block_on(async { calls(Clients::connect(&server).await?).await })
     };
     let ours = run(Program::quorate(locate::built_quorate()?)).context("quorate")?.lines;
-    let Some(etcd) = locate::on_path("etcd") else {
-        let line = format!("skipped: {test}: there is no etcd on the PATH\n");
-        return Ok(std::io::stderr().write_all(line.as_bytes())?);
-    };
+    let Some(etcd) = locate::tool("etcd", test) else { return Ok(()) };
     let theirs = run(Program::etcd(etcd)).context("etcd")?.lines;
     for (ours, theirs) in ours.iter().zip(&theirs) {
         assert_eq!(ours, theirs);

@@ -1,6 +1,5 @@
 //! The naive model against a real etcd: random requests, equal replies.
 
-use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -12,6 +11,7 @@ use quorate_proto::etcdserverpb::lease_client::LeaseClient;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_proto::etcdserverpb::{LeaseGrantRequest, LeaseRevokeRequest};
 use quorate_tests::model::{Model, Refusal, Reply, Request};
+use quorate_tests::process::locate;
 use quorate_tests::sim::rng::Rng;
 use quorate_tests::sim::workload::{Shape, Workload};
 use tonic::transport::Channel;
@@ -38,11 +38,6 @@ impl Drop for Etcd {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-fn etcd_on_path() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join("etcd")).find(|file| file.is_file())
 }
 
 fn free_port() -> anyhow::Result<u16> {
@@ -116,14 +111,8 @@ impl Clients {
 
 #[test]
 fn the_model_answers_as_etcd_does() -> anyhow::Result<()> {
-    let Some(binary) = etcd_on_path() else {
-        // Past the capture of test output, so that a run which must not skip can see it.
-        writeln!(
-            std::io::stderr(),
-            "skipped: the_model_answers_as_etcd_does needs etcd on the PATH"
-        )?;
-        return Ok(());
-    };
+    let test = "the_model_answers_as_etcd_does";
+    let Some(binary) = locate::tool("etcd", test) else { return Ok(()) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for seed in SEEDS {
         let mut etcd = start(binary.clone())?;

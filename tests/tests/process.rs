@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Seek as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +22,7 @@ use quorate_proto::etcdserverpb::{
 };
 use quorate_proto::mvccpb::KeyValue;
 use quorate_tests::load::Session;
+use quorate_tests::process::locate::tool;
 use quorate_tests::process::{Ended, Ports, Program, Server, locate, run_to_end};
 use tonic::transport::Channel;
 
@@ -34,17 +35,6 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
 
 fn quorate() -> anyhow::Result<Program> {
     Ok(Program::quorate(locate::built_quorate()?))
-}
-
-/// A tool of etcd, or `None` after the line that says so.
-fn tool(name: &str, test: &str) -> Option<PathBuf> {
-    let path = locate::on_path(name);
-    if path.is_none() {
-        // Not by `println!`, of which the test runner hides what a passing test says.
-        let line = format!("skipped: {test}: there is no {name} on the PATH\n");
-        let _ = std::io::stderr().write_all(line.as_bytes());
-    }
-    path
 }
 
 /// What a compaction has yet to delete is not unused: it is deleted before the rewrite, not after.

@@ -71,15 +71,7 @@ fn quorate() -> anyhow::Result<Server> {
 }
 
 fn etcd(test: &str) -> anyhow::Result<Option<Server>> {
-    match locate::on_path("etcd") {
-        Some(path) => Server::start(&Program::etcd(path)).map(Some),
-        None => {
-            use std::io::Write as _;
-            let line = format!("skipped: {test}: there is no etcd on the PATH\n");
-            let _ = std::io::stderr().write_all(line.as_bytes());
-            Ok(None)
-        }
-    }
+    locate::tool("etcd", test).map(|path| Server::start(&Program::etcd(path))).transpose()
 }
 
 /// Runs the same calls on both servers and compares what they answer.

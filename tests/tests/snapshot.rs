@@ -3,7 +3,6 @@
 //! What needs `etcd`, `etcdctl` or `etcdutl` finds it on the PATH or prints one line that begins with
 //! `skipped:`.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -46,15 +45,7 @@ struct Tools {
 
 impl Tools {
     fn find(test: &str) -> Option<Self> {
-        let find = |name: &str| {
-            let path = locate::on_path(name);
-            if path.is_none() {
-                // Not by `println!`, of which the test runner hides what a passing test says.
-                let line = format!("skipped: {test}: there is no {name} on the PATH\n");
-                let _ = std::io::stderr().write_all(line.as_bytes());
-            }
-            path
-        };
+        let find = |name: &str| locate::tool(name, test);
         Some(Self { etcd: find("etcd")?, etcdctl: find("etcdctl")?, etcdutl: find("etcdutl")? })
     }
 

@@ -4,6 +4,7 @@
 //! built first ([`built_quorate`]), so that they never test an old one; the benchmarks only look
 //! ([`quorate`]), because there a person chose the build.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -68,6 +69,17 @@ fn build_quorate() -> anyhow::Result<PathBuf> {
 pub fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// A tool that `test` needs, or `None` after the line that says that the test was skipped.
+pub fn tool(name: &str, test: &str) -> Option<PathBuf> {
+    let path = on_path(name);
+    if path.is_none() {
+        // Not by `println!`, of which the test runner hides what a passing test says.
+        let line = format!("skipped: {test}: there is no {name} on the PATH\n");
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    }
+    path
 }
 
 /// `target/debug` or `target/release`: the parent of `deps` for a test, else of the executable.
