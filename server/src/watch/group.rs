@@ -16,8 +16,8 @@ pub(super) struct Group {
     pub(super) idle: BTreeSet<StreamId>,
     /// How many of its watchers want previous versions.
     pub(super) with_prev: usize,
-    /// Got events of a revision that is not complete yet.
-    pub(super) is_touched: bool,
+    /// The main revision of the first event that its streams have not been told of.
+    pub(super) touched_at: Option<i64>,
 }
 
 impl Group {
@@ -29,7 +29,7 @@ impl Group {
             members: BTreeMap::new(),
             idle: BTreeSet::new(),
             with_prev: 0,
-            is_touched: false,
+            touched_at: None,
         }
     }
 

@@ -212,7 +212,8 @@ impl Inner {
         for group_id in concerned {
             let Some(group) = self.groups.get_mut(&group_id) else { continue };
             group.trail.push(main, number, &self.log);
-            if !std::mem::replace(&mut group.is_touched, true) {
+            if group.touched_at.is_none() {
+                group.touched_at = Some(main);
                 self.touched.push(group_id);
             }
         }
@@ -220,14 +221,19 @@ impl Inner {
 
     /// Everything up to `revision` has been pushed: whoever is concerned may have it.
     pub(super) fn complete(&mut self, revision: i64, wakers: &mut Vec<Waker>) {
-        let since = self.revision + 1;
         self.revision = revision;
         for group_id in std::mem::take(&mut self.touched) {
             let Some(group) = self.groups.get_mut(&group_id) else { continue };
-            group.is_touched = group.trail.newest().is_some_and(|newest| newest > revision);
-            if group.is_touched {
+            let Some(since) = group.touched_at.take() else { continue };
+            if since > revision || group.trail.newest().is_some_and(|newest| newest > revision) {
+                // Not by the trail alone: the log may have dropped the event already.
+                group.touched_at = Some(since.max(revision + 1));
                 self.touched.push(group_id);
             }
+            if since > revision {
+                continue;
+            }
+            // What came before it concerns nobody here, however long the log and the window have it.
             for stream_id in std::mem::take(&mut group.idle) {
                 if let Some(stream) = self.streams.get_mut(&stream_id) {
                     stream.ready.push_back(Ready { group: group_id, since });
@@ -252,7 +258,7 @@ impl Inner {
         self.next = Revision::new(revision + 1, 0);
         let mut moved = BTreeSet::new();
         for group in self.groups.values_mut() {
-            group.is_touched = false;
+            group.touched_at = None;
             group.trail.restart(revision + 1);
             moved.extend(group.members.keys().copied());
         }

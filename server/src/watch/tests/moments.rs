@@ -64,6 +64,45 @@ fn a_group_touched_by_an_incomplete_revision_is_woken_when_that_completes() {
 }
 
 #[test]
+fn an_event_that_left_the_log_before_its_revision_was_complete_is_read_again() {
+    let mut world = World::with_a_stream();
+    world.watch(KeyRange::single("big/0".into()), 0);
+    world.rest();
+    // Each is a step of its own, and more than the log holds.
+    let put = |n| {
+        let (key, value) = (Bytes::from(format!("big/{n}")), Bytes::from(vec![b'v'; 700]));
+        Op::Put(Put { key, value: Some(value), lease: Some(0), prev_kv: false })
+    };
+    let txn = Txn { compares: Vec::new(), success: (0..3).map(put).collect(), failure: Vec::new() };
+    world.view.write().txn(&txn, &|_| true, &world.store).unwrap().unwrap();
+    world.current += 1;
+    world.advance();
+    world.rest();
+    assert_eq!(world.mains(100), [2]);
+}
+
+#[test]
+fn a_quiet_watcher_is_not_taken_for_one_far_behind_when_its_event_comes_with_many() {
+    let mut world = World::with_a_stream();
+    world.watch(KeyRange::single(key(7)), 0);
+    world.watch(KeyRange::single(key(1)), 0);
+    world.rest();
+    for _ in 0..10 {
+        world.write(&[(1, false)]);
+    }
+    world.write(&[(7, false)]);
+    for _ in 0..10 {
+        world.write(&[(1, false)]);
+    }
+    // One look at all of it; the log keeps less, and so does the window.
+    world.advance();
+    world.compact(12);
+    world.step(Step::Evict(100));
+    world.rest();
+    assert_eq!((world.seen(100).compacted, world.mains(100)), (None, vec![12]));
+}
+
+#[test]
 fn a_watcher_is_not_served_from_a_scan_that_began_behind_what_it_wants() {
     let mut world = World::with_a_stream();
     for _ in 0..6 {
