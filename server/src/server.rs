@@ -118,6 +118,15 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     let connections = accept(bind(config)?, config, &entrance, &stopping);
 
     let setup = Arc::new(setup(config, Arc::new(OsFs))?);
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        etcd_version = ETCD_VERSION,
+        name = setup.member.name,
+        member_id = format_args!("{:x}", setup.member.id),
+        cluster_id = format_args!("{:x}", setup.cluster_id),
+        data_dir = %setup.data_dir.display(),
+        "starting"
+    );
     let recovered = tokio::select! {
         recovered = recover(setup.clone(), progress) => recovered?,
         _ = terminate.recv() => return Ok(()),
@@ -424,6 +433,10 @@ fn random() -> Result<u64, ServerError> {
 fn log_recovery(data_dir: &Path, report: &Report) {
     for reason in &report.rejected_checkpoints {
         tracing::warn!(reason, "a checkpoint of the index cannot be used");
+    }
+    for name in &report.foreign {
+        let file = data_dir.join(name);
+        tracing::warn!(file = %file.display(), "not a file of quorate in the data dir: left alone");
     }
     if let Some(offset) = report.torn_at {
         tracing::warn!(offset, "cut a record at the end of the log that a crash had torn");

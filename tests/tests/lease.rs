@@ -306,7 +306,7 @@ fn leases_and_what_is_left_of_them_survive_a_kill() -> Outcome {
 fn etcdctl_works_with_leases() -> Outcome {
     let Some(etcdctl) = tool("etcdctl", "etcdctl_works_with_leases") else { return Ok(()) };
     let server = Server::start(&Program::quorate(locate::built_quorate()?))?;
-    etcdctl_works(&etcdctl, &server)
+    etcdctl_leases_work(&etcdctl, &server)
 }
 
 #[test]
@@ -315,10 +315,10 @@ fn etcd_passes_the_test_of_etcdctl_with_leases() -> Outcome {
     let (Some(etcd), Some(etcdctl)) = (tool("etcd", test), tool("etcdctl", test)) else {
         return Ok(());
     };
-    etcdctl_works(&etcdctl, &Server::start(&Program::etcd(etcd))?)
+    etcdctl_leases_work(&etcdctl, &Server::start(&Program::etcd(etcd))?)
 }
 
-fn etcdctl_works(etcdctl: &std::path::Path, server: &Server) -> Outcome {
+fn etcdctl_leases_work(etcdctl: &std::path::Path, server: &Server) -> Outcome {
     let ctl = |words: &[&str]| -> anyhow::Result<String> {
         let mut command = Command::new(etcdctl);
         command.arg(format!("--endpoints={}", server.url())).args(words);

@@ -129,6 +129,8 @@ const POLLING: &[(&str, &str)] = &[
     ("tests/src/process.rs", "wait_healthy"),
     ("tests/src/process.rs", "wait_until"),
     ("tests/src/conformance/session.rs", "wait_serving"),
+    ("tests/src/bin/soak.rs", "compact"),
+    ("tests/src/bin/soak.rs", "soak"),
     ("tests/src/compare/leasing.rs", "expire"),
     ("tests/src/compare/million.rs", "kill_and_start"),
     ("tests/src/compare/million.rs", "rest"),

@@ -18,9 +18,7 @@ use super::large::Pieces;
 use super::methods::METHODS;
 use super::watch::WatchStream;
 use crate::telemetry::{MethodKind, MethodMetrics, Metrics, code_name};
-
-/// Bytes before each message: whether it is compressed, and its length.
-const PREFIX_LEN: usize = 5;
+use crate::watch::PREFIX_LEN;
 
 /// Finds the messages in a stream of bytes that may be cut anywhere.
 #[derive(Default)]

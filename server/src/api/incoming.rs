@@ -12,9 +12,7 @@ use http_body::Body;
 use tonic::Status;
 
 use super::body::RequestBody;
-
-/// Bytes before each message: whether it is compressed, and its length.
-const PREFIX_LEN: usize = 5;
+use crate::watch::PREFIX_LEN;
 
 /// The messages of a request, decoded as they come. The body refuses what is too large, compressed or torn.
 pub(super) struct Incoming<M> {

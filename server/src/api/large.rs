@@ -20,14 +20,14 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 use quorate_proto::etcdserverpb::RangeResponse;
 use tonic::Response;
 
+use crate::watch::PREFIX_LEN;
+
 /// Replies with at least this many bytes of rows go this way.
 const LARGE_BYTES: usize = 1 << 20;
 /// A piece is sent when it has this many bytes.
 const PIECE_BYTES: usize = 256 << 10;
 /// The number of `RangeResponse.kvs`.
 const KVS: u32 = 2;
-/// A flag for compression and a length.
-const PREFIX_LEN: usize = 5;
 
 /// The rows of a reply whose message goes without them.
 #[derive(Clone)]

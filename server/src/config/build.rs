@@ -13,6 +13,7 @@ use super::{
 const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
 const QUOTA_BYTES_USUAL_MAX: u64 = 8 << 30;
 const REQUEST_BYTES_USUAL_MAX: usize = 10 << 20;
+const CACHE_BYTES_MIN: u64 = 1 << 20;
 const ELECTION_MS_MAX: u64 = 50_000;
 const HEARTBEATS_PER_ELECTION_MIN: u64 = 5;
 const COMPACTION_BATCH_KEYS_DEFAULT: usize = 1000;
@@ -185,6 +186,9 @@ fn limits(settings: &Settings, notices: &mut Vec<String>) -> Result<LimitConfig,
             .filter(|count| *count <= i32::MAX as usize)
             .ok_or_else(|| refused(settings, name, "must be below 2^31"))
     };
+    if settings.uint("max-txn-ops") == 0 {
+        return Err(refused(settings, "max-txn-ops", "must be at least 1"));
+    }
     let limits = LimitConfig {
         txn_ops_max: count("max-txn-ops")?,
         request_bytes_max: count("max-request-bytes")?,
@@ -208,13 +212,18 @@ fn storage(settings: &Settings, notices: &mut Vec<String>) -> Result<StorageConf
             "--quota-backend-bytes is above {QUOTA_BYTES_USUAL_MAX}, the most that is usual"
         ));
     }
+    let cache_bytes = settings.uint("quorate-cache-bytes");
+    if cache_bytes < CACHE_BYTES_MIN {
+        let rule = format!("must be at least {CACHE_BYTES_MIN} (1 MiB)");
+        return Err(refused(settings, "quorate-cache-bytes", &rule));
+    }
     let batch = settings.int("compaction-batch-limit");
     Ok(StorageConfig {
         wals_max: Some(settings.uint("max-wals")).filter(|count| *count > 0),
         quota_bytes,
         quota_auto_disarm: settings.flag("quota-auto-disarm"),
         window_bytes: settings.uint("quorate-window-bytes"),
-        cache_bytes: settings.uint("quorate-cache-bytes"),
+        cache_bytes,
         compaction_batch_keys: match usize::try_from(batch) {
             Ok(0) => COMPACTION_BATCH_KEYS_DEFAULT,
             Ok(keys) => keys,

@@ -62,13 +62,13 @@ fn variables_set_what_flags_set_and_empty_or_foreign_ones_do_not_count() {
     let env = [
         ("ETCD_NAME", "a"),
         ("ETCD_WAL_DIR", ""),
-        ("QUORATE_CACHE_BYTES", "7"),
+        ("QUORATE_CACHE_BYTES", "7000000"),
         ("ETCD_NOPE", "1"),
         ("ETCD_SERVICE_HOST", "10.0.0.1"),
         ("PATH", "/bin"),
     ];
     let config = load_line("", &env).unwrap();
-    assert_eq!((config.member.name.as_str(), config.storage.cache_bytes), ("a", 7));
+    assert_eq!((config.member.name.as_str(), config.storage.cache_bytes), ("a", 7_000_000));
     assert_eq!(config.notices, ["the environment variable ETCD_NOPE names no setting"]);
 }
 
@@ -92,6 +92,12 @@ fn what_is_not_meant_is_refused_in_one_sentence_that_says_what_would_be_right() 
             "--election-timeout 300",
             1,
             "must be at least 5 times --heartbeat-interval, which is 100",
+        ),
+        ("--max-txn-ops 0", 1, "must be at least 1"),
+        (
+            "--quorate-cache-bytes 7",
+            1,
+            "--quorate-cache-bytes is \"7\", but must be at least 1048576",
         ),
         ("--election-timeout 60000", 1, "must be at most 50000 (milliseconds)"),
         ("--heartbeat-interval 0", 1, "must be at least 1 (millisecond)"),

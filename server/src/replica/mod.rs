@@ -137,6 +137,9 @@ pub struct Published {
     /// Leases are counted in.
     pub sizes: Sizes,
     pub leases: LeaseCounts,
+    /// The last compaction, and the last one whose deletions are all durable; -1 for none.
+    pub compact_scheduled: i64,
+    pub compact_finished: i64,
     /// Grows with every change of members, alarms or cluster version.
     pub record_changes: u64,
 }
@@ -324,6 +327,7 @@ impl Replica {
     /// What is to be seen from outside.
     pub fn published(&self) -> Published {
         let SoftState { term, leader_id, .. } = self.consensus.soft_state();
+        let space = self.view.read();
         Published {
             term,
             leader_id,
@@ -334,8 +338,10 @@ impl Replica {
             proposals_failed: self.proposals.failed,
             leader_changes: self.leadership.changes,
             leads_alone: self.is_alone() && self.leads_in().is_some(),
-            sizes: self.sizes(),
+            sizes: self.with_leases(space.sizes()),
             leases: self.leases.counts(self.machine.lessor()),
+            compact_scheduled: space.compact_revision(),
+            compact_finished: space.finished_compaction(),
             record_changes: self.machine.changes(),
         }
     }
@@ -358,7 +364,10 @@ impl Replica {
     }
 
     fn sizes(&self) -> Sizes {
-        let keys = self.view.sizes();
+        self.with_leases(self.view.sizes())
+    }
+
+    fn with_leases(&self, keys: Sizes) -> Sizes {
         let leases_bytes = self.machine.lessor().size_bytes();
         Sizes {
             in_use_bytes: keys.in_use_bytes + leases_bytes,

@@ -2,6 +2,7 @@
 
 mod apply_laps;
 mod background;
+mod compactions;
 mod lock_times;
 mod log;
 mod owner;
@@ -29,6 +30,7 @@ use crate::watch::Hub;
 
 use apply_laps::ApplyLaps;
 use background::Background;
+use compactions::Compactions;
 use lock_times::LockTimes;
 use owner::Threads;
 
@@ -192,6 +194,7 @@ pub struct Assembled {
 pub struct Core {
     replica: Replica,
     log: log::LogWriter,
+    compactions: Compactions,
     tick_elapsed_max: Duration,
 }
 
@@ -247,6 +250,7 @@ pub fn assemble(
             replica: Replica::new(options.replica, recovered_replica, view, rows)?
                 .with_laps(Box::new(ApplyLaps::new(&metrics, options.slow_apply))),
             log: log::LogWriter::new(wal, metrics.clone()),
+            compactions: Compactions::new(&metrics),
             tick_elapsed_max,
         },
         worker: Worker::new(flusher, handle.clone(), metrics),

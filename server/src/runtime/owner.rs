@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::background::Background;
+use super::compactions::Compactions;
 use super::log::{LogWriter, SegmentJob};
 use super::{Core, RunError};
 use crate::handle::{Delivery, Handle, Stop};
@@ -36,6 +37,7 @@ pub struct Owner<B> {
     replica: Replica,
     handle: Handle,
     log: LogWriter,
+    compactions: Compactions,
     /// The most time that one tick stands for.
     tick_elapsed_max: Duration,
     rounds: Rounds,
@@ -117,9 +119,10 @@ impl Beside for Threads {
 impl<B: Beside> Owner<B> {
     /// The owner of `replica`, with its log.
     pub fn new(core: Core, handle: Handle, beside: B) -> Self {
-        let Core { replica, log, tick_elapsed_max } = core;
+        let Core { replica, log, compactions, tick_elapsed_max } = core;
         handle.publish_records(replica.members(), replica.alarms());
-        Self { replica, handle, log, tick_elapsed_max, rounds: Rounds::default(), beside }
+        let rounds = Rounds::default();
+        Self { replica, handle, log, compactions, tick_elapsed_max, rounds, beside }
     }
 
     /// What goes on beside.
@@ -305,6 +308,7 @@ impl<B: Beside> Owner<B> {
         status.db_size_bytes.store(size(published.sizes.total_bytes), Ordering::Relaxed);
         status.db_size_in_use_bytes.store(size(published.sizes.in_use_bytes), Ordering::Relaxed);
         status.leases.publish(&published.leases);
+        self.compactions.look(published.compact_scheduled, published.compact_finished);
         if published.record_changes != self.rounds.published.record_changes {
             self.publish_records();
         }

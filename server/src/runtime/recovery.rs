@@ -113,6 +113,8 @@ pub struct Report {
     pub entries: u64,
     /// Where a record was cut short that nobody had been answered for.
     pub torn_at: Option<u64>,
+    /// What the data dir holds that is not ours.
+    pub foreign: Vec<PathBuf>,
 }
 
 /// Where restoring the index says what it found and how far it is.
@@ -147,7 +149,7 @@ fn try_recover(setup: &Setup, progress: &Progress) -> Result<Recovered, RecoverE
         Expected { cluster_id: Some(setup.cluster_id), member_id: Some(setup.member.id) };
     let wal_dir = setup.wal_dir.as_deref();
     let mut data_dir = DataDir::open(setup.fs.clone(), &setup.data_dir, wal_dir, expected)?;
-    let mut report = Report::default();
+    let mut report = Report { foreign: data_dir.foreign()?, ..Report::default() };
     if data_dir.identity().is_none() {
         if !setup.may_create {
             return Err(RecoverError::NothingToContinue { path: setup.data_dir.clone() });

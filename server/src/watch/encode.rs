@@ -6,8 +6,8 @@
 use bytes::{BufMut, Bytes};
 use prost::encoding::{WireType, encode_key, encode_varint};
 
-/// Bytes before each message: whether it is compressed, and its length.
-const PREFIX_LEN: usize = 5;
+/// Bytes before each message of gRPC: whether it is compressed, and its length.
+pub const PREFIX_LEN: usize = 5;
 /// The longest message: gRPC for Go sends and takes none that is longer. Only without fragments can a
 /// response come near it, when one transaction deletes gigabytes.
 pub const MESSAGE_BYTES_MAX: usize = if cfg!(test) { 64 << 10 } else { i32::MAX as usize };

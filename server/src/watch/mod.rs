@@ -49,7 +49,7 @@ use event::{Event, Previous, key_of};
 use hub::Inner;
 
 pub use deliver::{PORTION_BYTES, Pulled};
-pub use encode::{Head, MESSAGE_BYTES_MAX, Notice, Sent};
+pub use encode::{Head, MESSAGE_BYTES_MAX, Notice, PREFIX_LEN, Sent};
 pub use event::Filter;
 pub use scan::Scan;
 pub use stream::{Interest, StreamId};

@@ -102,7 +102,8 @@ pub fn compare(setup: &Setup, say: &mut dyn FnMut(&str)) -> anyhow::Result<Repor
             groups.iter().copied().filter(|group| setup.groups.contains(group)).collect();
         if !groups.is_empty() {
             // A sample of these costs minutes.
-            let is_long = groups.contains(&Group::P15) || groups.contains(&Group::P11);
+            let is_long =
+                [Group::P11, Group::P15, Group::P16].iter().any(|long| groups.contains(long));
             let pairs = if is_long { setup.scale.rewrite_pairs } else { setup.scale.pairs };
             measured.push(setup.slow(groups, pairs, run, say)?);
         }

@@ -1,7 +1,7 @@
 //! P1, P2, P4 and P16: a member that serves puts and gets.
 
-use super::disk::fdatasync_p50_us;
-use super::sample::{KEY_BYTES, Sample, Scale, VALUE_BYTES, load, measure, run_on, value};
+use super::disk::{device_written_bytes, fdatasync_p50_us};
+use super::sample::{KEY_BYTES, Sample, Scale, VALUE_BYTES, load, measure, run_on, settle, value};
 use crate::load::{Keys, Plan, Work};
 use crate::process::{Program, Server};
 
@@ -11,8 +11,7 @@ const PUTS: u64 = 60_000;
 const GETS: u64 = 100_000;
 const LONE_PUTS: u64 = 3_000;
 /// More than a prepared segment of 64 MiB is filled, so that preparing one is part of the figure.
-const WRITTEN_PUTS_MANY: [(usize, u64); 2] = [(VALUE_BYTES, 200_000), (1024, 70_000)];
-const WRITTEN_PUTS_ONE: [(usize, u64); 2] = [(VALUE_BYTES, 3_000), (1024, 3_000)];
+const WRITTEN_PUTS: [(usize, u64); 2] = [(VALUE_BYTES, 200_000), (1024, 70_000)];
 
 /// P1: CPU of puts.
 ///
@@ -84,24 +83,30 @@ pub fn lone_puts(program: &Program, scale: &Scale) -> anyhow::Result<Sample> {
     ]))
 }
 
-/// P16: bytes written per put, of many clients and of one.
+/// P16: bytes that the disk was given per put, of many clients and of one; those of other programs on
+/// the machine are among them.
 ///
 /// # Errors
 /// As [`puts`].
 pub fn written(program: &Program, scale: &Scale) -> anyhow::Result<Sample> {
     let mut sample = Sample::new();
-    let many = ["written_256_many", "written_1k_many"].into_iter().zip(WRITTEN_PUTS_MANY);
-    let one = ["written_256_one", "written_1k_one"].into_iter().zip(WRITTEN_PUTS_ONE);
+    let many = ["written_256_many", "written_1k_many"].into_iter().zip(WRITTEN_PUTS);
+    let one = ["written_256_one", "written_1k_one"].into_iter().zip(WRITTEN_PUTS);
     for ((name, (value_bytes, puts)), clients) in
         many.map(|row| (row, 256)).chain(one.map(|row| (row, 1)))
     {
         let mut server = Server::start(program)?;
+        // What a start writes is no put's.
+        settle(&server)?;
         let url = server.url();
         let operations = puts / scale.divisor;
         let work = Work::Put { keys: Keys::new(KEYS, KEY_BYTES), value: value(value_bytes) };
         let plan = Plan { url: &url, clients, connections: clients.min(8), operations, work };
-        let (_, used) = measure(&mut server, &plan)?;
-        sample.insert(name, used.written_bytes as f64 / operations as f64);
+        let before = device_written_bytes(server.folder())?;
+        run_on(&mut server, &plan)?;
+        settle(&server)?;
+        let written = device_written_bytes(server.folder())? - before;
+        sample.insert(name, written as f64 / operations as f64);
     }
     Ok(sample)
 }

@@ -32,6 +32,7 @@ impl Display for Operation {
             Operation::Status(_) => write!(f, "status"),
             Operation::Alarm(_) => write!(f, "alarm list"),
             Operation::HashKv(request) => write!(f, "hashkv revision={}", request.revision),
+            Operation::Lease(operation) => write!(f, "{operation}"),
             Operation::Watch(stream, request) => {
                 write!(f, "watch on stream {stream} {}", watch(request))
             }

@@ -12,6 +12,7 @@ use quorate_proto::etcdserverpb::{
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
+use super::leases::LeaseReply;
 use super::operation::Operation;
 use super::watches::WatchStream;
 
@@ -36,6 +37,8 @@ pub enum Reply {
     Alarm(AlarmResponse),
     /// A hash.
     HashKv(HashKvResponse),
+    /// From the lease service.
+    Lease(LeaseReply),
     /// An error.
     Refused {
         /// The gRPC code.
@@ -58,6 +61,7 @@ impl Reply {
             Reply::Status(reply) => reply.header.as_mut(),
             Reply::Alarm(reply) => reply.header.as_mut(),
             Reply::HashKv(reply) => reply.header.as_mut(),
+            Reply::Lease(reply) => reply.header_mut(),
             Reply::Refused { .. } => None,
         }
     }
@@ -79,6 +83,7 @@ impl Reply {
             Reply::Status(_) => "status",
             Reply::Alarm(_) => "alarm",
             Reply::HashKv(_) => "hashkv",
+            Reply::Lease(reply) => reply.outcome(),
             Reply::Refused { code, message } => return format!("{code:?}: {message}").into(),
         })
     }
@@ -147,6 +152,10 @@ impl Peer {
             Operation::HashKv(request) => {
                 reply(self.maintenance.hash_kv(request).await, Reply::HashKv)
             }
+            Operation::Lease(operation) => match operation.ask(self.channel.clone()).await {
+                Ok(reply) => Reply::Lease(reply),
+                Err(status) => refused(&status),
+            },
             Operation::Check { .. }
             | Operation::Watch(..)
             | Operation::CancelWatch(..)

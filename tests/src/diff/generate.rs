@@ -27,6 +27,7 @@ use quorate_proto::etcdserverpb::{
 use super::operation::Operation;
 use super::rng::Rng;
 
+mod lease;
 mod txn;
 mod watch;
 
@@ -119,6 +120,9 @@ impl Generator {
         if self.rng.one_in(30) {
             return self.watch();
         }
+        if self.rng.one_in(25) {
+            return self.lease();
+        }
         match self.rng.below(1000) {
             0..300 => Operation::Put(self.put()),
             300..560 => Operation::Range(self.range()),
@@ -182,7 +186,7 @@ impl Generator {
         PutRequest {
             key: self.key(),
             value: if given { self.value() } else { Bytes::new() },
-            lease: if self.rng.one_in(60) { self.rng.between(-1, 5) } else { 0 },
+            lease: if self.rng.one_in(6) { self.lease_id() } else { 0 },
             prev_kv: self.rng.one_in(3),
             ignore_value,
             ignore_lease: self.rng.one_in(20),

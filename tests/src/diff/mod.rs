@@ -5,8 +5,9 @@
 //! once ([`exchange`]), and both replies are brought to a form in which they can be equal
 //! ([`normal`]): ids and terms are masked, ties of an unstable sort are put in order. After every
 //! 1,000 requests the history is compacted physically, and `HashKV` is compared at each revision
-//! that is left. Watches go on beside the requests ([`watches`]): now and then everything is brought to
-//! rest, and what each watcher was sent is compared. A difference is printed, and a shorter history that shows one is searched
+//! that is left. Leases ([`leases`]) come and go, with the keys of puts that name them. Watches go on
+//! beside the requests ([`watches`]): now and then everything is brought to rest, and what each watcher
+//! was sent is compared. A difference is printed, and a shorter history that shows one is searched
 //! ([`shrink`]).
 //!
 //! The first request that differs ends the run: behind it the two states are not comparable.
@@ -14,6 +15,7 @@
 pub mod describe;
 pub mod exchange;
 pub mod generate;
+pub mod leases;
 pub mod normal;
 pub mod operation;
 pub mod rng;

@@ -5,6 +5,8 @@ use quorate_proto::etcdserverpb::{
     PutRequest, RangeRequest, StatusRequest, TxnRequest, WatchCreateRequest,
 };
 
+use super::leases::LeaseOperation;
+
 /// A request, or the check after every 1,000 of them.
 #[derive(Clone, Debug)]
 pub enum Operation {
@@ -28,6 +30,8 @@ pub enum Operation {
     Alarm(AlarmRequest),
     /// `Maintenance.HashKV`.
     HashKv(HashKvRequest),
+    /// A request to the lease service.
+    Lease(LeaseOperation),
     /// `Watch.Watch`: a new watcher on a stream, by its number. One that begins in the future is put on
     /// the stream for those.
     Watch(usize, WatchCreateRequest),

@@ -12,6 +12,7 @@ use quorate_proto::etcdserverpb::{CompactionRequest, HashKvRequest, PutRequest, 
 use self::watches::Pairs;
 use super::exchange::{Peer, Reply};
 use super::generate::Generator;
+use super::leases::forgive_time_left;
 use super::normal::{normal, readable};
 use super::operation::Operation;
 use crate::process::{Program, Server};
@@ -236,7 +237,8 @@ impl Match {
         if let (Operation::Compact(request), Reply::Compact(_)) = (operation, &left) {
             self.compacted = request.revision;
         }
-        let (left, right) = (normal(operation, left), normal(operation, right));
+        let (left, mut right) = (normal(operation, left), normal(operation, right));
+        forgive_time_left(&left, &mut right);
         if left == right {
             return Ok(None);
         }

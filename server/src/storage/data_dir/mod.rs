@@ -36,6 +36,16 @@ use super::wal::{self, Metadata};
 
 /// What etcd finds where it looks for its database. It says `invalid database` and stops.
 const NOTE_TO_ETCD: &[u8] = b"This is a data dir of Quorate, not of etcd.\n";
+/// What the folder holds of ours, and of the file system.
+const OWN_NAMES: [&str; 7] = [
+    "identity.json",
+    "identity.part",
+    "creating.json",
+    "creating.part",
+    "lock",
+    "member",
+    "lost+found",
+];
 /// No file that is read as a whole is longer, bytes.
 const SMALL_FILE_BYTES_MAX: u64 = 64 << 10;
 
@@ -132,6 +142,18 @@ impl DataDir {
             }
             _ => Ok(()),
         }
+    }
+
+    /// What is in the folder and not ours: it is never touched, and somebody may have meant another one.
+    ///
+    /// # Errors
+    /// If the folder cannot be listed.
+    pub fn foreign(&self) -> Result<Vec<PathBuf>, DataDirError> {
+        let mut names = list(&self.fs, &self.layout.root)?;
+        let is_own = |name: &PathBuf| OWN_NAMES.iter().any(|own| name == Path::new(own));
+        let is_log = |name: &PathBuf| self.layout.wal.starts_with(self.layout.root.join(name));
+        names.retain(|name| !is_own(name) && !is_log(name));
+        Ok(names)
     }
 
     /// The folder itself.

@@ -295,3 +295,17 @@ fn etcd_and_quorate_refuse_each_others_data_dirs() {
     assert_eq!(std::fs::read(&log).unwrap(), before);
     assert_eq!(start(&fs, &ours, None).unwrap().identity(), Some(&identity(7)));
 }
+
+#[test]
+fn what_is_not_ours_is_named_and_left() {
+    let fs = TestFs::default();
+    let data_dir = start(&fs.shared(), root(), Some(Path::new("/x/d/log"))).unwrap();
+    assert_eq!(data_dir.foreign().unwrap(), Vec::<PathBuf>::new());
+    for name in ["notes.txt", "a"] {
+        fs.put(&root().join(name), b"mine");
+    }
+    assert_eq!(data_dir.foreign().unwrap(), [Path::new("a"), Path::new("notes.txt")]);
+    drop(data_dir);
+    start(&fs.shared(), root(), Some(Path::new("/x/d/log"))).unwrap();
+    assert!(fs.shared().exists(&root().join("notes.txt")).unwrap());
+}

@@ -117,7 +117,7 @@ impl Generator {
             1 => Some(TargetUnion::CreateRevision(self.revision_or_none())),
             2 => Some(TargetUnion::ModRevision(self.revision_or_none())),
             3 => Some(TargetUnion::Value(self.value())),
-            4 => Some(TargetUnion::Lease(self.rng.between(-1, 1))),
+            4 => Some(TargetUnion::Lease(if self.rng.one_in(3) { 0 } else { self.lease_id() })),
             _ => None,
         };
         Compare { result: self.enumeration(3), target, key, range_end, target_union }
