@@ -79,11 +79,6 @@ impl Message {
         self.0.term
     }
 
-    /// How many entries it carries.
-    pub fn entry_count(&self) -> usize {
-        self.0.entries.len()
-    }
-
     /// What it is about.
     pub fn kind(&self) -> MessageKind {
         kind(&self.0).expect("no other kind is decoded, nor sent by raft as it is used here")

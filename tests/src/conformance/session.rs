@@ -62,11 +62,6 @@ impl Session {
         Ok(session)
     }
 
-    /// True if the server is the session's own to kill.
-    pub fn owns_server(&self) -> bool {
-        self.server.is_some()
-    }
-
     /// Kills the server and starts it again; streams and waiting calls are gone.
     ///
     /// # Errors

@@ -21,7 +21,6 @@ mod backend;
 mod error;
 mod flush;
 mod open;
-mod policy;
 mod reader;
 mod rewrite;
 mod seal;
@@ -44,16 +43,14 @@ use crate::storage::fs::SharedFs;
 
 pub use self::error::{Fault, FlushError, OpenError, Refusal, RewriteError};
 pub use self::flush::{FlushProgress, FlushReport};
-pub use self::policy::FlushPolicy;
 pub use self::reader::StoreReader;
 pub use self::rewrite::{Rewrite, RewriteProgress, RewriteReport};
 pub use self::tables::Identity;
 
-/// What redb may keep in memory unless told otherwise, in bytes.
-pub const CACHE_BYTES_DEFAULT: usize = 64 << 20;
-
-/// Free space that is worth a rewrite, in bytes, if it is also more than half of the file.
-pub const REWRITE_FREE_BYTES_MIN: u64 = 256 << 20;
+/// Free space that is worth a rewrite, in bytes, if it is also more than half of the file. After ten
+/// rewrites of 100,000 keys, each compacted, 256 MiB here leave a file of 136 MiB for 36 MiB of rows (etcd:
+/// 98 MiB), 64 MiB one of 36 MiB.
+pub const REWRITE_FREE_BYTES_MIN: u64 = 64 << 20;
 
 /// How a store is opened.
 #[derive(Clone, Debug)]

@@ -436,8 +436,8 @@ fn a_rewrite_is_worth_it_above_half_and_the_least() {
         live_bytes: 0,
         free_bytes,
     };
-    assert!(!space(300 << 20, 256 << 20).is_worth_a_rewrite());
-    assert!(space(300 << 20, 257 << 20).is_worth_a_rewrite());
+    assert!(!space(100 << 20, 64 << 20).is_worth_a_rewrite());
+    assert!(space(100 << 20, 65 << 20).is_worth_a_rewrite());
     assert!(!space(600 << 20, 300 << 20).is_worth_a_rewrite());
 }
 
