@@ -85,8 +85,12 @@ mod tests {
         }
         let files = ["wal/0.wal", "snap/db", "snap/index-checkpoint", "reserve", "snap/state.redb"];
         for name in files {
-            std::fs::write(folder.path().join(name), [0; 10]).unwrap();
+            let file = std::fs::File::create(folder.path().join(name)).unwrap();
+            std::io::Write::write_all(&mut &file, &[1; 10_000]).unwrap();
+            file.sync_all().unwrap();
         }
-        assert_eq!(state_bytes(folder.path()).unwrap(), 20);
+        let one = size_of(&folder.path().join("reserve")).unwrap();
+        assert!(one >= 10_000);
+        assert_eq!(state_bytes(folder.path()).unwrap(), 2 * one);
     }
 }

@@ -1,5 +1,6 @@
 //! What a process has used, from `/proc`.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,6 +8,8 @@ use anyhow::Context as _;
 
 /// `/proc` counts CPU time in hundredths of a second on every architecture of Linux.
 const TICKS_PER_SECOND: u64 = 100;
+/// The unit of `st_blocks`, whatever the file system's own is.
+const BLOCK_BYTES: u64 = 512;
 
 /// CPU, bytes written and memory of a process.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,14 +59,14 @@ fn field(text: &str, name: &str) -> anyhow::Result<u64> {
         .with_context(|| format!("no {name} in /proc"))
 }
 
-/// Bytes of all files below a folder, or of one file.
+/// Bytes that all files below a folder take on disk, or one file: holes in them take nothing.
 ///
 /// # Errors
 /// When a folder cannot be read. A file that vanishes meanwhile counts nothing.
 pub fn size_of(path: &Path) -> anyhow::Result<u64> {
     let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(0) };
     if !metadata.is_dir() {
-        return Ok(metadata.len());
+        return Ok(metadata.blocks() * BLOCK_BYTES);
     }
     std::fs::read_dir(path)?.map(|entry| size_of(&entry?.path())).sum()
 }
@@ -86,12 +89,17 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_counts_what_is_below_it() {
+    fn a_folder_counts_what_is_below_it_without_holes() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("inner")).unwrap();
-        std::fs::write(folder.path().join("inner/file"), [0; 100]).unwrap();
-        std::fs::write(folder.path().join("file"), [0; 20]).unwrap();
-        assert_eq!(size_of(folder.path()).unwrap(), 120);
+        for (name, data_bytes, bytes) in [("inner/file", 1 << 20, 1 << 20), ("file", 0, 64 << 20)] {
+            let file = std::fs::File::create(folder.path().join(name)).unwrap();
+            std::io::Write::write_all(&mut &file, &vec![1; data_bytes]).unwrap();
+            file.set_len(bytes).unwrap();
+            file.sync_all().unwrap();
+        }
+        let size = size_of(folder.path()).unwrap();
+        assert!((1 << 20..2 << 20).contains(&size), "{size}");
         assert_eq!(size_of(&folder.path().join("none")).unwrap(), 0);
     }
 }
