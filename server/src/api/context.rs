@@ -136,6 +136,11 @@ impl Context {
         self.shared.handle.view().pin(revision).map_err(|error| self.refuse_read(error))
     }
 
+    /// As [`Context::pin`], for a read whose pace is the client's.
+    pub(crate) fn pin_for_stream(&self, revision: i64) -> Result<Pin, Status> {
+        self.shared.handle.view().pin_for_stream(revision).map_err(|error| self.refuse_read(error))
+    }
+
     /// Reads a range to its end, letting other requests in between its steps.
     pub(crate) async fn read(
         &self,

@@ -17,7 +17,7 @@ use tonic::Status;
 use super::context::Context;
 use super::kv::header_revision;
 use super::{reply, request};
-use crate::view::{RangeRead, RangeSummary};
+use crate::view::{Pin, RangeRead, RangeSummary};
 
 /// A message is sent when it holds this many bytes of keys and values.
 const CHUNK_BYTES: usize = 512 * 1024;
@@ -28,6 +28,7 @@ const STEPS_PER_POLL: usize = 4;
 pub(crate) struct RangeStream {
     context: Context,
     header: ResponseHeader,
+    pin: Arc<Pin>,
     /// `None` once the range is read.
     read: Option<RangeRead>,
     end: Option<RangeSummary>,
@@ -47,12 +48,12 @@ impl RangeStream {
     /// # Errors
     /// If the revision cannot be read.
     pub(crate) fn start(context: Context, request: RangeRequest) -> Result<Self, Status> {
-        let pin = context.pin(request.revision)?;
+        let pin = Arc::new(context.pin_for_stream(request.revision)?);
         let header = context.header(header_revision(&context, request.revision, &pin));
         let at = reply::end_of(&pin);
-        let read = context.handle().view().range(request::query(&request), at, Arc::new(pin));
+        let read = context.handle().view().range(request::query(&request), at, pin.clone());
         context.metrics().mvcc.ranges.inc();
-        Ok(Self { context, header, read: Some(read), end: None, chunks: Chunks::default() })
+        Ok(Self { context, header, pin, read: Some(read), end: None, chunks: Chunks::default() })
     }
 
     /// The next message, if what is read is enough for one.
@@ -78,6 +79,8 @@ impl RangeStream {
     /// Reads one step; false when there is nothing more to read.
     fn step(&mut self) -> Result<bool, Status> {
         let Some(read) = self.read.as_mut() else { return Ok(false) };
+        // The client's pace is not ours: what is not compacted can be read, however long it takes.
+        self.pin.renew();
         let mut kvs = Vec::new();
         match read.step(self.context.handle().rows().as_ref(), &mut kvs) {
             Ok(end) => {
@@ -141,6 +144,66 @@ impl Stream for RangeStream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mvcc::Put;
+    use crate::view::PIN_TICKS_MAX;
+
+    /// A context with 300 keys, and a stream of all of them.
+    fn stream() -> (Context, RangeStream) {
+        let context = crate::api::context::tests::context();
+        for key in 0..300 {
+            let (key, value) = (Bytes::from(format!("k{key:04}")), Some("v".into()));
+            let put = Put { key, value, lease: Some(0), prev_kv: false };
+            let handle = context.handle();
+            handle.view().write().put(&put, handle.rows().as_ref()).unwrap().unwrap();
+        }
+        let request =
+            RangeRequest { key: "k".into(), range_end: "l".into(), ..RangeRequest::default() };
+        let stream = RangeStream::start(context.clone(), request).unwrap();
+        (context, stream)
+    }
+
+    /// Pulls to the end; `between` happens before each step. How many keys came.
+    fn drain(mut stream: RangeStream, mut between: impl FnMut()) -> Result<usize, Status> {
+        let mut count = 0;
+        loop {
+            between();
+            while let Some(message) = stream.message() {
+                count += message.range_response.map_or(0, |part| part.kvs.len());
+            }
+            if !stream.step()? {
+                return Ok(count);
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_that_takes_longer_than_a_pin_lasts_goes_on_until_its_revision_is_compacted() {
+        let (context, slow) = stream();
+        let view = context.handle().view();
+        let ticks = |many| (0..many).for_each(|_| view.tick());
+        // The pin expires between any two steps.
+        assert_eq!(drain(slow, || ticks(PIN_TICKS_MAX + 1)).unwrap(), 300);
+
+        let (context, slow) = stream();
+        let view = context.handle().view();
+        let mut steps = 0;
+        let compacted = drain(slow, || {
+            steps += 1;
+            (0..=PIN_TICKS_MAX).for_each(|_| view.tick());
+            if steps == 2 {
+                let current = view.current_revision();
+                let put = Put {
+                    key: "z".into(),
+                    value: Some("v".into()),
+                    lease: Some(0),
+                    prev_kv: false,
+                };
+                view.write().put(&put, context.handle().rows().as_ref()).unwrap().unwrap();
+                view.write().compact(current + 1).unwrap();
+            }
+        });
+        assert_eq!(compacted.unwrap_err().code(), tonic::Code::OutOfRange);
+    }
 
     #[test]
     fn rows_leave_in_order_and_in_messages_of_bounded_size() {

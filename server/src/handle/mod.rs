@@ -31,6 +31,9 @@ pub use replies::Replies;
 pub use status::Status;
 pub use watches::Watches;
 
+/// How often a defragmentation looks whether the compaction that it waits for can go on.
+const COMPACTION_LOOK: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 500 });
+
 /// The shared end of the owner's queue. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
@@ -172,14 +175,23 @@ impl Handle {
     }
 
     /// Gives unused space of the state store back to the file system and waits until it is done. What a
-    /// compaction has yet to delete is deleted first: before that it is not unused. The inner error says why it cannot be given back; the store goes on as it is.
+    /// compaction has yet to delete is deleted first, unless a long read holds it back: before that it is
+    /// not unused. The inner error says why it cannot be given back; the store goes on as it is.
     ///
     /// # Errors
     /// [`RequestError::Stopped`] if the member shuts down before.
     pub async fn defragment(&self) -> Result<Result<(), String>, RequestError> {
         let compacted = self.view().compact_revision();
         if compacted > self.view().finished_compaction() {
-            self.compaction_finished(compacted).await?;
+            let finished = self.compaction_finished(compacted);
+            tokio::pin!(finished);
+            loop {
+                match tokio::time::timeout(COMPACTION_LOOK, &mut finished).await {
+                    Ok(finished) => break finished?,
+                    Err(_) if self.view().is_compaction_held() => break,
+                    Err(_) => {}
+                }
+            }
         }
         let (done, wait) = oneshot::channel();
         (self.shared.parts.defragment)(done);
@@ -313,7 +325,7 @@ impl Handle {
 pub(crate) mod tests {
     use super::*;
     use crate::mvcc::tests::store::Store;
-    use crate::mvcc::{KeySpace, Limits};
+    use crate::mvcc::{KeySpace, Limits, Put};
     use crate::watch::Hub;
 
     pub(crate) fn handle(request_timeout: Option<Duration>) -> Handle {
@@ -347,5 +359,26 @@ pub(crate) mod tests {
         handle.status().leads_alone.store(false, Ordering::Release);
         assert_eq!(handle.mailbox().close().requests.len(), 7, "the owner finds them later");
         assert_eq!(handle.linearize().await, Err(RequestError::Stopped));
+    }
+
+    #[tokio::test]
+    async fn a_defragmentation_waits_for_a_compaction_but_not_for_a_read_that_holds_it_back() {
+        let handle = handle(None);
+        let put = |key: &'static str| {
+            let (key, value) = (Bytes::from(key), Some(Bytes::from_static(b"v")));
+            let put = Put { key, value, lease: Some(0), prev_kv: false };
+            handle.view().write().put(&put, handle.rows().as_ref()).unwrap().unwrap();
+        };
+        put("a");
+        let read = handle.view().pin(0).unwrap();
+        put("a");
+        handle.view().write().compact(3).unwrap();
+        handle.view().take_unflushed(0);
+        handle.view().flushed(3, &[]);
+        // The state store is asked, and there is none.
+        assert_eq!(handle.defragment().await, Err(RequestError::Stopped));
+        drop(read);
+        let waits = tokio::time::timeout(COMPACTION_LOOK * 20, handle.defragment()).await;
+        assert!(waits.is_err(), "nobody compacts here: {waits:?}");
     }
 }

@@ -14,14 +14,11 @@ use crate::handle::{Handle, Stop};
 use crate::replica::Event;
 use crate::state_machine::FlushBatch;
 use crate::storage::flusher::{Flusher, FlusherError, Step};
-use crate::storage::fs::{SharedFs, Space};
+use crate::storage::fs::SharedFs;
 use crate::telemetry::Metrics;
 
 /// How often the file system is asked what is left.
 const SPACE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Below this much free space, or 5 % if that is less, writes that add are refused.
-const FREE_BYTES_MIN: u64 = 512 << 20;
 
 /// What the flusher is asked for. One flush at a time, so the channel stays short.
 pub enum Work {
@@ -62,9 +59,11 @@ impl Worker {
                 self.flusher.add(batch);
             }
             Work::Rewrite(done) => {
-                self.rewrite_waiters.push(done);
-                self.flusher.request_rewrite();
-                self.metrics.disk.defrag_inflight.set(1);
+                // Who is dropped hears that the server stops.
+                if self.flusher.request_rewrite() {
+                    self.rewrite_waiters.push(done);
+                    self.metrics.disk.defrag_inflight.set(1);
+                }
             }
             Work::Stop => self.flusher.begin_stop(),
         }
@@ -237,7 +236,7 @@ impl Driver {
         self.space_checked = Some(Instant::now());
         match self.fs.space(&self.data_dir) {
             Ok(space) => {
-                let is_low = is_low(space);
+                let is_low = space.is_low();
                 self.worker.handle.mailbox().event(Event::DiskSpace { is_low });
             }
             Err(error) => tracing::warn!(%error, "cannot tell how much disk space is left"),
@@ -245,23 +244,7 @@ impl Driver {
     }
 }
 
-fn is_low(space: Space) -> bool {
-    space.free_bytes < FREE_BYTES_MIN.min(space.total_bytes / 20)
-}
-
 /// A queue for the thread.
 pub(super) fn queue() -> (Sender<Work>, Receiver<Work>) {
     mpsc::channel()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_small_disk_is_low_at_a_twentieth_and_a_large_one_at_half_a_gibibyte() {
-        let low = |free_bytes, total_bytes| is_low(Space { free_bytes, total_bytes });
-        assert!(!low(60 << 20, 1 << 30) && low(50 << 20, 1 << 30));
-        assert!(!low(600 << 20, 1 << 40) && low(500 << 20, 1 << 40));
-    }
 }

@@ -82,6 +82,8 @@ struct Checkpointing {
 struct Rewriting {
     under_way: Option<Rewrite>,
     is_wanted: bool,
+    /// The end has begun: what is left is for the next start.
+    is_over: bool,
     /// Flushes to wait before space is looked at again.
     pause_flushes: u32,
 }
@@ -197,9 +199,10 @@ impl Flusher {
         self.next = Some(batch);
     }
 
-    /// Asks for unused space to be given back, however little it is.
-    pub fn request_rewrite(&mut self) {
-        self.rewrite.is_wanted = true;
+    /// Asks for unused space to be given back, however little it is; false once the end has begun.
+    pub fn request_rewrite(&mut self) -> bool {
+        self.rewrite.is_wanted = !self.rewrite.is_over;
+        self.rewrite.is_wanted
     }
 
     /// Asks for a checkpoint, if anything was flushed since the last one.
@@ -222,7 +225,7 @@ impl Flusher {
 
     /// Leaves out what can wait for the next start: after this only flushes and a last checkpoint.
     pub fn begin_stop(&mut self) {
-        self.rewrite = Rewriting { pause_flushes: u32::MAX, ..Rewriting::default() };
+        self.rewrite = Rewriting { is_over: true, ..Rewriting::default() };
         self.request_checkpoint();
     }
 
@@ -344,8 +347,9 @@ impl Flusher {
     }
 
     fn is_rewrite_due(&self) -> bool {
-        self.rewrite.is_wanted
-            || (self.rewrite.pause_flushes == 0 && self.store.space().is_worth_a_rewrite())
+        let is_worth =
+            || self.rewrite.pause_flushes == 0 && self.store.space().is_worth_a_rewrite();
+        !self.rewrite.is_over && (self.rewrite.is_wanted || is_worth())
     }
 
     fn rewrite_step(&mut self) -> Result<Step, FlusherError> {

@@ -90,5 +90,32 @@ pub struct Space {
     pub total_bytes: u64,
 }
 
+/// Below this much free space, or a twentieth of the whole if that is less, a file system is low, in bytes.
+const LOW_BYTES_MAX: u64 = 512 << 20;
+
+impl Space {
+    /// The free bytes below which writes that add are refused.
+    pub fn low_bytes(&self) -> u64 {
+        LOW_BYTES_MAX.min(self.total_bytes / 20)
+    }
+
+    /// Whether so little is free that writes that add are refused.
+    pub fn is_low(&self) -> bool {
+        self.free_bytes < self.low_bytes()
+    }
+}
+
 /// A shared file system.
 pub type SharedFs = Arc<dyn FileSystem>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_disk_is_low_at_a_twentieth_and_a_large_one_at_half_a_gibibyte() {
+        let low = |free_bytes, total_bytes| Space { free_bytes, total_bytes }.is_low();
+        assert!(!low(60 << 20, 1 << 30) && low(50 << 20, 1 << 30));
+        assert!(!low(600 << 20, 1 << 40) && low(500 << 20, 1 << 40));
+    }
+}

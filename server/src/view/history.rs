@@ -17,7 +17,8 @@
 
 use std::sync::Arc;
 
-use super::{PIN_TICKS_MAX, Pin, ReadError, View, slice};
+use super::pins::ticks_at_a_clients_pace;
+use super::{Pin, ReadError, View, slice};
 use crate::mvcc::{KeySpace, Revision, Row, Rows, RowsError, stored};
 
 /// All rows of one moment, pinned.
@@ -42,7 +43,7 @@ impl History {
         let space = view.read();
         let (revision, compact_revision) = (space.current_revision(), space.compact_revision());
         let is_settled = space.finished_compaction() == compact_revision;
-        let ticks_max = ticks_max(space.sizes().total_bytes);
+        let ticks_max = ticks_at_a_clients_pace(space.sizes().total_bytes);
         let pin = Pin::lasting(view.clone(), compact_revision, ticks_max);
         drop(space);
         Self { view, pin, revision, compact_revision, is_settled }
@@ -138,12 +139,6 @@ impl HistoryRead {
         }
         Ok((batch, Some(resume)))
     }
-}
-
-/// How long a copy of so many bytes may take: an hour, and a minute for each GiB that was begun.
-const fn ticks_max(total_bytes: u64) -> u64 {
-    // A pin lasts a minute.
-    (60 + total_bytes.div_ceil(1 << 30)) * PIN_TICKS_MAX
 }
 
 /// Rows, and where the next ones begin; `None` behind the last row of all.

@@ -45,6 +45,7 @@ pub use compare::CompareRead;
 pub use hash::{HashRead, HashResult};
 pub use history::{History, HistoryRead};
 pub use observed::{LockObserver, OwnerGuard};
+use pins::ticks_at_a_clients_pace;
 pub use pins::{PIN_TICKS_MAX, Pin};
 pub use range::{RangeRead, RangeSummary};
 pub use recent::Recent;
@@ -217,6 +218,24 @@ impl View {
         let space = self.read();
         let revision = space.check_readable(revision)?;
         Ok(Pin::new(self.clone(), revision))
+    }
+
+    /// As [`View::pin`], for a read whose pace is a client's: however often it is renewed, it ends after an
+    /// hour, and a minute for each GiB of the key space.
+    ///
+    /// # Errors
+    /// As [`View::pin`].
+    pub fn pin_for_stream(self: &Arc<Self>, revision: i64) -> Result<Pin, ReadError> {
+        let space = self.read();
+        let revision = space.check_readable(revision)?;
+        let ticks_max = ticks_at_a_clients_pace(space.sizes().total_bytes);
+        Ok(Pin::lasting(self.clone(), revision, ticks_max))
+    }
+
+    /// Whether a pin holds the index work of a compaction back.
+    pub fn is_compaction_held(&self) -> bool {
+        let space = self.read();
+        space.compaction_runnable(None) && !space.compaction_runnable(self.pins.oldest())
     }
 
     /// Answers a read of one key at the current revision if index and window can; `None` if the

@@ -12,6 +12,13 @@ use crate::mvcc::RowsError;
 /// not hold compaction back for ever.
 pub const PIN_TICKS_MAX: u64 = 600;
 
+/// How many ticks a read of up to so many bytes may take whose pace is a client's: an hour, and a minute
+/// for each GiB that was begun.
+pub(super) const fn ticks_at_a_clients_pace(bytes: u64) -> u64 {
+    // A pin lasts a minute.
+    (60 + bytes.div_ceil(1 << 30)) * PIN_TICKS_MAX
+}
+
 /// The registered pins. Small: one per read under way.
 #[derive(Default)]
 pub(super) struct Pins(Mutex<Registered>);
@@ -74,13 +81,27 @@ impl Pin {
         self.view.pins.0.lock().pins.contains_key(&(self.revision, self.id))
     }
 
-    /// Lets the pin last as long again as a new one, though not beyond its end; `false` if it has
-    /// expired.
+    /// Lets the pin last as long again as a new one, though not beyond its end. One that has expired
+    /// holds again if nothing that it held back was compacted meanwhile; `false` if something was.
     pub fn renew(&self) -> bool {
+        if self.extend(false) {
+            return true;
+        }
+        // Under the lock, so that no compaction is scheduled between the check and the pin.
+        let space = self.view.read();
+        space.check_readable(self.revision).is_ok() && self.extend(true)
+    }
+
+    fn extend(&self, may_revive: bool) -> bool {
         let mut registered = self.view.pins.0.lock();
         let expires_tick = (registered.now_tick + PIN_TICKS_MAX).min(self.ends_tick);
-        let pin = registered.pins.get_mut(&(self.revision, self.id));
-        pin.map(|expires| *expires = expires_tick).is_some()
+        let name = (self.revision, self.id);
+        let is_there = registered.pins.contains_key(&name);
+        let may = is_there || may_revive && expires_tick > registered.now_tick;
+        if may {
+            registered.pins.insert(name, expires_tick);
+        }
+        may
     }
 
     /// A row that is missing under an expired pin was compacted; under a valid one the store is

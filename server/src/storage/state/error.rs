@@ -192,12 +192,12 @@ pub enum RewriteError {
         /// The file.
         path: PathBuf,
     },
-    /// The file system has no room for the copy; nothing was begun.
+    /// The file system has no room for the copy; the store goes on as it was.
     #[error("rewriting the state store {} needs {needed_bytes} bytes, and {free_bytes} are free", path.display())]
     NoRoom {
         /// The file.
         path: PathBuf,
-        /// Room for the live rows and a reserve.
+        /// Room for the live rows and what must be left beside them.
         needed_bytes: u64,
         /// What the file system has.
         free_bytes: u64,

@@ -47,10 +47,8 @@ pub use self::reader::StoreReader;
 pub use self::rewrite::{Rewrite, RewriteProgress, RewriteReport};
 pub use self::tables::Identity;
 
-/// Free space that is worth a rewrite, in bytes, if it is also more than half of the file. After ten
-/// rewrites of 100,000 keys, each compacted, 256 MiB here leave a file of 136 MiB for 36 MiB of rows (etcd:
-/// 98 MiB), 64 MiB one of 36 MiB.
-pub const REWRITE_FREE_BYTES_MIN: u64 = 64 << 20;
+/// Free space that is worth a rewrite, in bytes, if it is also more than half of what the file takes.
+pub const REWRITE_FREE_BYTES_MIN: u64 = 256 << 20;
 
 /// How a store is opened.
 #[derive(Clone, Debug)]

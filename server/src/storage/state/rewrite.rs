@@ -37,7 +37,8 @@ const STEP_BYTES_MAX: usize = 4 << 20;
 /// After so many bytes the copy is made durable: redb keeps a list of what is not.
 const SYNC_BYTES: u64 = 64 << 20;
 
-/// What the file system must have beside the copy, in bytes.
+/// What the file system must have beside the copy before writes are refused for want of space, in bytes:
+/// a segment of the log.
 const RESERVE_BYTES: u64 = 64 << 20;
 
 /// How far a rewrite is.
@@ -72,6 +73,8 @@ pub struct Rewrite {
     next: Vec<u8>,
     live_bytes: u64,
     unsynced_bytes: u64,
+    /// What the copy leaves free, in bytes: below that it is given up.
+    left_bytes_min: u64,
     /// What flushes deleted since the last step. A leaf lock, taken by the writer's thread only.
     deleted: Arc<Mutex<Vec<RowKey>>>,
 }
@@ -89,8 +92,11 @@ impl Rewrite {
             return Err(RewriteError::Busy { path });
         }
         let copy_failed = |fault| RewriteError::Copy { path: part.clone(), fault };
-        let needed_bytes = store.space().live_bytes + RESERVE_BYTES;
         let space = store.fs.space(parent(&path)).map_err(|error| copy_failed(error.into()))?;
+        // Of a file system that is low already, nothing more is refused.
+        let low_bytes = if space.is_low() { 0 } else { space.low_bytes() };
+        let left_bytes_min = low_bytes + RESERVE_BYTES;
+        let needed_bytes = store.space().live_bytes + left_bytes_min;
         if space.free_bytes < needed_bytes {
             let free_bytes = space.free_bytes;
             return Err(RewriteError::NoRoom { path, needed_bytes, free_bytes });
@@ -124,6 +130,7 @@ impl Rewrite {
             next: RowKey::new(Revision::default(), false).as_bytes().to_vec(),
             live_bytes: 0,
             unsynced_bytes: 0,
+            left_bytes_min,
             deleted,
         })
     }
@@ -139,6 +146,7 @@ impl Rewrite {
         rows_max: usize,
     ) -> Result<RewriteProgress, RewriteError> {
         let rows_max = rows_max.max(1);
+        self.check_room()?;
         // Deletions come first: one of a row that is not copied yet has nothing to do here, because
         // the store no longer has the row; after more rows were copied nobody could tell.
         let deletions = self.take_deletions(rows_max);
@@ -260,6 +268,17 @@ impl Rewrite {
         self.live_bytes += cost_bytes;
         self.unsynced_bytes = if sync { 0 } else { self.unsynced_bytes + cost_bytes };
         Ok(())
+    }
+
+    /// Others write to the file system too, and a copy may be larger than its rows.
+    fn check_room(&self) -> Result<(), RewriteError> {
+        let space = self.fs.space(parent(&self.path));
+        let free_bytes = space.map_err(|error| self.copy_failed(error.into()))?.free_bytes;
+        let (path, needed_bytes) = (self.path.clone(), self.left_bytes_min);
+        match free_bytes < needed_bytes {
+            true => Err(RewriteError::NoRoom { path, needed_bytes, free_bytes }),
+            false => Ok(()),
+        }
     }
 
     fn copy(&self) -> &Database {

@@ -249,6 +249,31 @@ fn a_full_disk_during_a_rewrite_gives_it_up_and_the_store_goes_on() {
 }
 
 #[test]
+fn a_rewrite_ends_before_it_makes_the_file_system_low() {
+    let fs = TestFs::recording("member");
+    let mut opened = open(&fs);
+    for number in 1..=6 {
+        opened.store.flush(batch(number)).unwrap();
+    }
+    // Of this file system 512 MiB are kept, and 64 beside the copy.
+    fs.say_free(600 << 20);
+    let mut rewrite = Rewrite::begin(&mut opened.store).unwrap();
+    rewrite.step(&opened.store, 1).unwrap();
+    fs.say_free(570 << 20);
+    let given_up = rewrite.step(&opened.store, 1).unwrap_err();
+    assert!(matches!(given_up, RewriteError::NoRoom { .. }), "{given_up}");
+    drop(rewrite);
+    assert_eq!(fs.file(Path::new("member/state.redb.part")), None, "the copy is removed");
+    let refused = Rewrite::begin(&mut opened.store).map(|_| ()).unwrap_err();
+    assert!(matches!(refused, RewriteError::NoRoom { .. }), "{refused}");
+    // What is low already is made no lower, and this is how to mend it.
+    fs.say_free(500 << 20);
+    super::tests::rewrite(&mut opened.store, 10).unwrap();
+    drop(opened);
+    check(&self::open(&fs), &models(), 6, "reopened");
+}
+
+#[test]
 fn the_same_calls_write_the_same_bytes_in_the_same_order() {
     let digests: Vec<u32> = (0..2)
         .map(|_| {
@@ -436,8 +461,8 @@ fn a_rewrite_is_worth_it_above_half_and_the_least() {
         live_bytes: 0,
         free_bytes,
     };
-    assert!(!space(100 << 20, 64 << 20).is_worth_a_rewrite());
-    assert!(space(100 << 20, 65 << 20).is_worth_a_rewrite());
+    assert!(!space(300 << 20, 256 << 20).is_worth_a_rewrite());
+    assert!(space(300 << 20, 257 << 20).is_worth_a_rewrite());
     assert!(!space(600 << 20, 300 << 20).is_worth_a_rewrite());
 }
 
