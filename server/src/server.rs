@@ -9,7 +9,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::api::{Api, METHODS};
-use crate::config::{AutoCompaction, Config, ConfigError, ETCD_CLUSTER_VERSION, ETCD_VERSION};
+use crate::config::{
+    AutoCompaction, Config, ConfigError, ETCD_CLUSTER_VERSION, ETCD_VERSION, REQUEST_BYTES_MAX,
+};
 use crate::consensus;
 use crate::handle::{Handle, RequestError};
 use crate::http::{Loading, Site, Surface};
@@ -22,7 +24,7 @@ use crate::storage::checkpoint::CHECKPOINT_BYTES;
 use crate::storage::fs::SharedFs;
 use crate::storage::os_fs::OsFs;
 use crate::storage::reserve::RESERVE_BYTES;
-use crate::storage::wal::WalOptions;
+use crate::storage::wal::{ENTRY_DATA_BYTES_MAX, WalOptions};
 use crate::telemetry::Metrics;
 
 /// The newest level of apply rules that this version knows.
@@ -59,6 +61,12 @@ const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 
 /// A member takes its NOSPACE alarm back below this share of its quota, in percent.
 const DISARM_PERCENT: u64 = 90;
+
+/// What a command adds to its request at most, in bytes.
+const COMMAND_OVERHEAD_MAX: u64 = 1 << 20;
+
+// The longest request that the settings allow is an entry that the log takes.
+const _: () = assert!(REQUEST_BYTES_MAX as u64 + COMMAND_OVERHEAD_MAX <= ENTRY_DATA_BYTES_MAX);
 
 /// Why a member did not start, or ended.
 #[derive(Debug, thiserror::Error)]

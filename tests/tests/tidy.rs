@@ -10,6 +10,8 @@ mod bans;
 mod layout;
 #[path = "tidy/rooms.rs"]
 mod rooms;
+#[path = "tidy/settings.rs"]
+mod settings;
 #[path = "tidy/sizes.rs"]
 mod sizes;
 #[path = "tidy/source.rs"]
@@ -228,6 +230,11 @@ fn files_and_functions_are_small() {
 }
 
 #[test]
+fn settings_that_are_accepted_do_something() {
+    assert_none(settings::unread(&Tree::of_the_project()));
+}
+
+#[test]
 fn each_file_opens_with_what_it_is() {
     assert_none(layout::openings(&Tree::of_the_project()));
 }
@@ -240,6 +247,17 @@ fn the_top_level_is_what_the_design_says() {
 /// Each rule finds what it is for, at the right line, and nothing else.
 mod the_rules_themselves {
     use super::*;
+
+    #[test]
+    fn a_setting_that_nothing_reads_is_seen() {
+        let config = "//! C.\npub struct Config {\n    pub read: u64,\n    pub rea: u64,\n}\n";
+        let tree = Tree::of([
+            ("server/src/config/mod.rs", config),
+            ("server/src/config/build.rs", "//! B.\nfn f(c: Config) -> u64 { c.rea }\n"),
+            ("server/src/server.rs", "//! S.\nfn f(c: Config) -> u64 { c.read }\n"),
+        ]);
+        assert_eq!(places(settings::unread(&tree)), ["server/src/config/mod.rs:4"]);
+    }
 
     fn places(mut findings: Vec<Finding>) -> Vec<String> {
         findings.sort();

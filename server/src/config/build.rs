@@ -13,10 +13,11 @@ use super::{
 const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
 const QUOTA_BYTES_USUAL_MAX: u64 = 8 << 30;
 const REQUEST_BYTES_USUAL_MAX: usize = 10 << 20;
+/// The longest request that can be allowed, in bytes. A record of the log holds one, and has its own bound.
+pub const REQUEST_BYTES_MAX: usize = 128 << 20;
 const CACHE_BYTES_MIN: u64 = 1 << 20;
 const ELECTION_MS_MAX: u64 = 50_000;
 const HEARTBEATS_PER_ELECTION_MIN: u64 = 5;
-const COMPACTION_BATCH_KEYS_DEFAULT: usize = 1000;
 
 /// Time between two progress notifications, and the least that can be asked for; etcd's.
 const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
@@ -125,13 +126,9 @@ fn raft(settings: &Settings, lease_checkpoint: bool) -> Result<RaftConfig, Confi
     Ok(RaftConfig {
         heartbeat: Duration::from_millis(heartbeat_ms),
         election_ticks: u32::try_from(election_ms / heartbeat_ms).unwrap_or(u32::MAX),
-        initial_election_tick_advance: settings.flag("initial-election-tick-advance"),
         pre_vote: settings.flag("pre-vote"),
         lease_checkpoint,
-        strict_reconfig_check: settings.flag("strict-reconfig-check"),
-        snapshot_count: settings.uint("snapshot-count"),
         snapshot_catchup_entries: settings.uint("snapshot-catchup-entries"),
-        learners_max: settings.uint("max-learners"),
     })
 }
 
@@ -167,7 +164,6 @@ fn listen(settings: &Settings) -> Result<ListenConfig, ConfigError> {
         client,
         client_http,
         metrics,
-        peer,
         reuse_port: settings.flag("socket-reuse-port"),
         http2: Http2Config {
             concurrent_streams_max: u32::try_from(streams)
@@ -193,6 +189,10 @@ fn limits(settings: &Settings, notices: &mut Vec<String>) -> Result<LimitConfig,
         txn_ops_max: count("max-txn-ops")?,
         request_bytes_max: count("max-request-bytes")?,
     };
+    if limits.request_bytes_max > REQUEST_BYTES_MAX {
+        let rule = format!("must be at most {REQUEST_BYTES_MAX} (128 MiB)");
+        return Err(refused(settings, "max-request-bytes", &rule));
+    }
     if limits.request_bytes_max > REQUEST_BYTES_USUAL_MAX {
         notices.push(format!(
             "--max-request-bytes is {}: more than {REQUEST_BYTES_USUAL_MAX} makes every request slow",
@@ -217,18 +217,12 @@ fn storage(settings: &Settings, notices: &mut Vec<String>) -> Result<StorageConf
         let rule = format!("must be at least {CACHE_BYTES_MIN} (1 MiB)");
         return Err(refused(settings, "quorate-cache-bytes", &rule));
     }
-    let batch = settings.int("compaction-batch-limit");
     Ok(StorageConfig {
         wals_max: Some(settings.uint("max-wals")).filter(|count| *count > 0),
         quota_bytes,
         quota_auto_disarm: settings.flag("quota-auto-disarm"),
         window_bytes: settings.uint("quorate-window-bytes"),
         cache_bytes,
-        compaction_batch_keys: match usize::try_from(batch) {
-            Ok(0) => COMPACTION_BATCH_KEYS_DEFAULT,
-            Ok(keys) => keys,
-            Err(_) => return Err(refused(settings, "compaction-batch-limit", "must be 0 or more")),
-        },
     })
 }
 

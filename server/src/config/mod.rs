@@ -32,6 +32,7 @@ mod tests;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use build::REQUEST_BYTES_MAX;
 pub use cluster::{ClusterConfig, InitialCluster, InitialMember, cluster_id, member_id};
 pub use urls::{ListenAddr, Url};
 
@@ -121,20 +122,12 @@ pub struct RaftConfig {
     pub heartbeat: Duration,
     /// Ticks without a leader until an election.
     pub election_ticks: u32,
-    /// Whether the first election may come sooner.
-    pub initial_election_tick_advance: bool,
     /// Ask for votes first.
     pub pre_vote: bool,
     /// Write down now and then what is left of long leases, so that a new leader does not begin anew.
     pub lease_checkpoint: bool,
-    /// Refuse changes of members that could lose the quorum.
-    pub strict_reconfig_check: bool,
-    /// Entries between two trims of the log.
-    pub snapshot_count: u64,
     /// Entries kept for slow followers.
     pub snapshot_catchup_entries: u64,
-    /// Most learners.
-    pub learners_max: u64,
 }
 
 /// The sockets.
@@ -146,8 +139,6 @@ pub struct ListenConfig {
     pub client_http: Vec<ListenAddr>,
     /// Metrics and health only.
     pub metrics: Vec<ListenAddr>,
-    /// Other members.
-    pub peer: Vec<ListenAddr>,
     /// `SO_REUSEPORT`.
     pub reuse_port: bool,
     /// How connections are kept.
@@ -196,8 +187,6 @@ pub struct StorageConfig {
     pub window_bytes: u64,
     /// Memory for the cache of the state store, in bytes.
     pub cache_bytes: u64,
-    /// Keys that a compaction looks at in one step.
-    pub compaction_batch_keys: usize,
 }
 
 /// When history is dropped without being asked.

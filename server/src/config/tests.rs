@@ -29,9 +29,7 @@ fn without_flags_everything_is_as_in_etcd() {
     assert_eq!(config.member.wal_dir, None);
     assert_eq!(config.raft.heartbeat, Duration::from_millis(100));
     assert_eq!(config.raft.election_ticks, 10);
-    assert_eq!(config.raft.snapshot_count, 10_000);
     assert_eq!(config.listen.client[0].to_string(), "127.0.0.1:2379");
-    assert_eq!(config.listen.peer[0].to_string(), "127.0.0.1:2380");
     assert_eq!(config.listen.http2.concurrent_streams_max, u32::MAX);
     assert_eq!(config.listen.http2.keepalive_interval, Some(Duration::from_secs(7200)));
     assert_eq!(config.limits.txn_ops_max, 128);
@@ -93,6 +91,7 @@ fn what_is_not_meant_is_refused_in_one_sentence_that_says_what_would_be_right() 
             1,
             "must be at least 5 times --heartbeat-interval, which is 100",
         ),
+        ("--max-request-bytes 134217729", 1, "must be at most 134217728 (128 MiB)"),
         ("--max-txn-ops 0", 1, "must be at least 1"),
         (
             "--quorate-cache-bytes 7",

@@ -45,6 +45,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use self::error::WalError;
+pub use self::record::ENTRY_DATA_BYTES_MAX;
 use self::record::Encoder;
 pub(in crate::storage) use self::segment::is_ours;
 pub use self::segment::{Preparation, Spare};

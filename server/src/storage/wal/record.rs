@@ -25,6 +25,8 @@ pub(super) const WORD_BYTES: u64 = 8;
 pub(super) const RECORD_BYTES_MAX: u64 = 256 << 20;
 /// What a record adds to the data of an entry at most: word, padding, and the fields of two messages.
 pub(super) const ENTRY_OVERHEAD_MAX: u64 = 8 + 7 + (2 + 6 + 6) + (2 + 11 + 11 + 6);
+/// The most data of an entry, bytes.
+pub const ENTRY_DATA_BYTES_MAX: u64 = RECORD_BYTES_MAX - ENTRY_OVERHEAD_MAX;
 /// The longest record of a hard state.
 pub(super) const HARD_STATE_BYTES_MAX: u64 = 8 + 7 + (2 + 6 + 6) + 33;
 /// Scratch space that is kept between batches, bytes.
