@@ -98,7 +98,11 @@ impl Snapshots {
         let revision = capture.history.revision();
         tracing::info!(revision, "sending a snapshot to a client");
         let keys = (capture.history, context.handle().rows().clone());
-        let image = Image::new(keys, &capture.inventory, ETCD_CLUSTER_VERSION);
+        // There may be a million leases.
+        let begin = move || Image::new(keys, &capture.inventory, ETCD_CLUSTER_VERSION);
+        let image = tokio::task::spawn_blocking(begin)
+            .await
+            .map_err(|error| Status::internal(format!("cannot make a snapshot: {error}")))?;
         Ok(SnapshotStream {
             context,
             making: Some(Making::Idle(Box::new(image))),

@@ -1,10 +1,9 @@
 //! Everything beside the keys at one moment, for whoever copies the whole state.
 
-use bytes::Bytes;
-
 use super::apply::StateMachine;
-use super::records::{Alarm, Member, encode_lease};
+use super::records::{Alarm, Member};
 use crate::consensus::ConfState;
+use crate::lease::Lease;
 
 /// The records of one moment between two entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,8 +20,8 @@ pub struct Inventory {
     pub removed: Vec<u64>,
     /// The raised alarms, by member and kind.
     pub alarms: Vec<Alarm>,
-    /// `leasepb.Lease` in wire form by lease ID, in the order of its bytes.
-    pub leases: Vec<(i64, Bytes)>,
+    /// The leases, in any order: there may be a million, and this is made between two entries.
+    pub leases: Vec<Lease>,
     /// The API version that the members agreed on.
     pub cluster_version: Option<String>,
 }
@@ -31,9 +30,6 @@ impl StateMachine {
     /// The records as they are now, after the entry `applied` (index and term) and with the
     /// configuration after it.
     pub fn inventory(&self, applied: (u64, u64), conf_state: ConfState) -> Inventory {
-        let mut leases: Vec<(i64, Bytes)> =
-            self.lessor().leases().map(|lease| (lease.id, encode_lease(lease))).collect();
-        leases.sort_unstable_by_key(|(id, _)| id.cast_unsigned());
         Inventory {
             applied_index: applied.0,
             applied_term: applied.1,
@@ -41,7 +37,7 @@ impl StateMachine {
             members: self.members.values().cloned().collect(),
             removed: self.removed.iter().copied().collect(),
             alarms: self.alarms.iter().copied().collect(),
-            leases,
+            leases: self.lessor().leases().collect(),
             cluster_version: self.cluster_version.clone(),
         }
     }

@@ -25,5 +25,5 @@ pub use command::{
 };
 pub use flush::{FlushBatch, Table, TableRow};
 pub use inventory::Inventory;
-pub use records::{Alarm, AlarmKind, ConfChange, ConfChangeKind, Member};
+pub use records::{Alarm, AlarmKind, ConfChange, ConfChangeKind, Member, encode_lease};
 pub use restore::{Cut, RestoreError, Restored};

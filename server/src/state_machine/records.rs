@@ -114,7 +114,7 @@ impl Alarm {
 }
 
 /// The record of a lease, as `leasepb.Lease`.
-pub(super) fn encode_lease(lease: Lease) -> Bytes {
+pub fn encode_lease(lease: Lease) -> Bytes {
     let Lease { id, ttl_s, remaining_ttl_s } = lease;
     leasepb::Lease { id, ttl: ttl_s, remaining_ttl: remaining_ttl_s }.encode_to_vec().into()
 }

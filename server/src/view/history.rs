@@ -96,7 +96,7 @@ impl HistoryRead {
     /// were the last ones.
     ///
     /// # Errors
-    /// `Compacted` if the pin expired; `Rows` if the store cannot be read.
+    /// `Compacted` if the pin expired and history was compacted since; `Rows` if the store cannot be read.
     pub fn step(&mut self, rows: &dyn Rows, out: &mut Vec<Row>) -> Result<bool, ReadError> {
         let history = self.history.clone();
         if !history.pin.renew() {

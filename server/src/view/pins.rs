@@ -89,7 +89,7 @@ impl Pin {
         }
         // Under the lock, so that no compaction is scheduled between the check and the pin.
         let space = self.view.read();
-        space.check_readable(self.revision).is_ok() && self.extend(true)
+        space.compact_revision() <= self.revision && self.extend(true)
     }
 
     fn extend(&self, may_revive: bool) -> bool {

@@ -19,7 +19,7 @@ use bytes::Bytes;
 
 use crate::consensus::ConfState;
 use crate::mvcc::{Revision, RowKey};
-use crate::state_machine::{Alarm, Inventory, Member};
+use crate::state_machine::{Alarm, Inventory, Member, encode_lease};
 
 /// The revision of the authentication store while it was never enabled.
 const AUTH_REVISION: u64 = 1;
@@ -69,6 +69,8 @@ pub(super) fn buckets(
     storage_version: &str,
 ) -> Vec<Bucket> {
     let cluster_version = inventory.cluster_version.as_deref();
+    let leases = inventory.leases.iter();
+    let leases = leases.map(|lease| (number(lease.id.cast_unsigned()), encode_lease(*lease)));
     let mut buckets = vec![
         bucket("alarm", inventory.alarms.iter().map(|alarm| (Alarm::encode(alarm), Bytes::new()))),
         bucket("auth", [("authRevision".into(), number(AUTH_REVISION))]),
@@ -76,10 +78,7 @@ pub(super) fn buckets(
         bucket("authUsers", []),
         bucket("cluster", cluster_version.map(|version| ("clusterVersion".into(), text(version)))),
         Bucket { name: "key", content: Content::Rows },
-        bucket(
-            "lease",
-            inventory.leases.iter().map(|(id, lease)| (number(id.cast_unsigned()), lease.clone())),
-        ),
+        bucket("lease", leases),
         bucket("members", inventory.members.iter().map(|member| (hex(member.id), json(member)))),
         bucket("members_removed", inventory.removed.iter().map(|&id| (hex(id), "removed".into()))),
         bucket("meta", meta(inventory, compact_revision, storage_version)),

@@ -245,28 +245,35 @@ fn an_image_is_of_its_moment_while_writes_flushes_and_compactions_go_on() {
 }
 
 #[test]
-fn a_reader_that_takes_nothing_for_the_time_of_a_pin_has_lost_its_image() {
-    let world = World::new();
-    world.put("a", "1");
-    let mut image = world.image(&Inventory::default());
-    image.measure().unwrap();
-    for _ in 0..PIN_TICKS_MAX - 1 {
-        world.view.tick();
-    }
-    while image.measure().unwrap().is_none() {}
-    for _ in 0..PIN_TICKS_MAX + 1 {
-        world.view.tick();
-    }
-    let mut out = Vec::new();
-    let ended = loop {
-        match image.write(&mut out) {
-            Ok(true) => {}
-            Ok(false) => break Ok(()),
-            Err(error) => break Err(error),
+fn a_reader_that_takes_nothing_for_the_time_of_a_pin_loses_its_image_to_the_next_compaction() {
+    for is_compacted in [false, true] {
+        let world = World::new();
+        world.put("a", "1");
+        world.put("a", "2");
+        let mut image = world.image(&Inventory::default());
+        image.measure().unwrap();
+        for _ in 0..PIN_TICKS_MAX - 1 {
+            world.view.tick();
         }
-    };
-    assert!(matches!(ended, Err(ImageError::Read(ReadError::Compacted))), "{ended:?}");
-    assert_eq!(world.view.oldest_pin(), None, "compaction goes on");
+        while image.measure().unwrap().is_none() {}
+        for _ in 0..PIN_TICKS_MAX + 1 {
+            world.view.tick();
+        }
+        assert_eq!(world.view.oldest_pin(), None, "compaction goes on");
+        if is_compacted {
+            world.view.write().compact(3).unwrap();
+        }
+        let mut out = Vec::new();
+        let ended = loop {
+            match image.write(&mut out) {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        let is_lost = matches!(ended, Err(ImageError::Read(ReadError::Compacted)));
+        assert_eq!((is_lost, ended.is_ok()), (is_compacted, !is_compacted), "{ended:?}");
+    }
 }
 
 #[test]
@@ -328,7 +335,11 @@ fn records_are_written_as_etcd_writes_them() {
         }],
         removed: vec![0x9aae_7236_05e4_30f9],
         alarms: vec![Alarm { member_id: 5, kind: AlarmKind::NoSpace }],
-        leases: vec![(0x45bc_a205_045b_8d08, Bytes::from_static(b"\x08\x01\x10\xe8\x07"))],
+        leases: vec![crate::lease::Lease {
+            id: 0x45bc_a205_045b_8d08,
+            ttl_s: 1000,
+            remaining_ttl_s: 0,
+        }],
         cluster_version: Some("3.7.0".into()),
     };
     let world = World::new();
@@ -358,7 +369,13 @@ fn records_are_written_as_etcd_writes_them() {
         ("auth", vec![("authRevision", "\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x01")]),
         ("authRoles", vec![]),
         ("cluster", vec![("clusterVersion", "3.7.0")]),
-        ("lease", vec![("E\\xbc\\xa2\\x05\\x04[\\x8d\\x08", "\\x08\\x01\\x10\\xe8\\x07")]),
+        (
+            "lease",
+            vec![(
+                "E\\xbc\\xa2\\x05\\x04[\\x8d\\x08",
+                "\\x08\\x88\\x9a\\xee\\xa2\\xd0\\xc0\\xa8\\xdeE\\x10\\xe8\\x07",
+            )],
+        ),
         (
             "members",
             vec![(
