@@ -31,9 +31,6 @@ pub use replies::Replies;
 pub use status::Status;
 pub use watches::Watches;
 
-/// How often a defragmentation looks whether the compaction that it waits for can go on.
-const COMPACTION_LOOK: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 500 });
-
 /// The shared end of the owner's queue. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
@@ -182,16 +179,8 @@ impl Handle {
     /// [`RequestError::Stopped`] if the member shuts down before.
     pub async fn defragment(&self) -> Result<Result<(), String>, RequestError> {
         let compacted = self.view().compact_revision();
-        if compacted > self.view().finished_compaction() {
-            let finished = self.compaction_finished(compacted);
-            tokio::pin!(finished);
-            loop {
-                match tokio::time::timeout(COMPACTION_LOOK, &mut finished).await {
-                    Ok(finished) => break finished?,
-                    Err(_) if self.view().is_compaction_held() => break,
-                    Err(_) => {}
-                }
-            }
+        if compacted > self.view().finished_compaction() && !self.view().is_compaction_held() {
+            self.compaction_finished(compacted).await?;
         }
         let (done, wait) = oneshot::channel();
         (self.shared.parts.defragment)(done);
@@ -373,12 +362,10 @@ pub(crate) mod tests {
         let read = handle.view().pin(0).unwrap();
         put("a");
         handle.view().write().compact(3).unwrap();
-        handle.view().take_unflushed(0);
-        handle.view().flushed(3, &[]);
         // The state store is asked, and there is none.
         assert_eq!(handle.defragment().await, Err(RequestError::Stopped));
         drop(read);
-        let waits = tokio::time::timeout(COMPACTION_LOOK * 20, handle.defragment()).await;
+        let waits = tokio::time::timeout(Duration::from_millis(20), handle.defragment()).await;
         assert!(waits.is_err(), "nobody compacts here: {waits:?}");
     }
 }

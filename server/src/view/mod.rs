@@ -232,10 +232,12 @@ impl View {
         Ok(Pin::lasting(self.clone(), revision, ticks_max))
     }
 
-    /// Whether a pin holds the index work of a compaction back.
+    /// Whether a pin holds the last compaction back. None that comes later does.
     pub fn is_compaction_held(&self) -> bool {
         let space = self.read();
-        space.compaction_runnable(None) && !space.compaction_runnable(self.pins.oldest())
+        let scheduled = space.compact_revision();
+        scheduled > space.finished_compaction()
+            && self.pins.oldest().is_some_and(|pin| pin < scheduled)
     }
 
     /// Answers a read of one key at the current revision if index and window can; `None` if the
