@@ -220,10 +220,11 @@ impl KeySpace {
         self.compaction.is_runnable(oldest_pin)
     }
 
-    /// Walks at most `keys_max` keys of a scheduled compaction, if no read pinned below its revision
-    /// holds it back. Returns the revision of a compaction that this step finished in the index.
-    pub fn compact_step(&mut self, keys_max: usize, oldest_pin: Option<i64>) -> Option<i64> {
-        self.compaction.step(&mut self.index, keys_max, oldest_pin)
+    /// Walks at most `steps_max` keys of a scheduled compaction and drops at most as many rows, if no
+    /// read pinned below its revision holds it back. Returns the revision of a compaction that this step
+    /// finished in the index.
+    pub fn compact_step(&mut self, steps_max: usize, oldest_pin: Option<i64>) -> Option<i64> {
+        self.compaction.step(&mut self.index, steps_max, oldest_pin)
     }
 
     /// Bytes of rows that no flush has taken yet.

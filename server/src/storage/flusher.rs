@@ -302,7 +302,7 @@ impl Flusher {
         let mut chunk = Vec::new();
         let more = match read.step(&mut chunk) {
             Ok(_) if chunk.len() > CHUNK_BYTES_MAX => {
-                return Ok(self.skip_checkpoint("a few keys have too long a history"));
+                return Ok(self.skip_checkpoint("a key is too long"));
             }
             Ok(more) => more,
             Err(error) => return Ok(self.skip_checkpoint(&error.to_string())),

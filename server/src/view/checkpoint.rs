@@ -13,14 +13,19 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::{Pin, ReadError, View};
 use crate::mutants;
 use crate::mvcc::Revision;
+use crate::mvcc::index::{Place, SliceBounds};
 
-/// Keys in one chunk: few, because a key may have a long history.
-const CHUNK_KEYS: usize = if cfg!(test) { 5 } else { 100 };
+/// Keys that one chunk looks at.
+const CHUNK_KEYS: usize = if cfg!(test) { 5 } else { 1000 };
+
+/// Rows of one chunk: one key may have millions of them.
+const CHUNK_ROWS: usize = if cfg!(test) { 3 } else { 2000 };
+
+/// Bytes of one chunk, but for its last key: keys may be long.
+const CHUNK_BYTES: usize = if cfg!(test) { 60 } else { 1 << 20 };
 
 /// Keeps compactions from beginning; see [`View::hold_compactions`].
 pub struct CompactionHold {
@@ -33,7 +38,7 @@ pub struct CompactionHold {
 pub struct CheckpointRead {
     hold: CompactionHold,
     revision: i64,
-    after: Option<Bytes>,
+    place: Option<Place>,
 }
 
 impl CompactionHold {
@@ -61,7 +66,7 @@ impl CompactionHold {
     /// If it is not settled: the checkpoint would miss rows.
     pub fn checkpoint(self, revision: i64) -> CheckpointRead {
         assert!(self.is_settled(), "a checkpoint is written between two compactions");
-        CheckpointRead { hold: self, revision, after: None }
+        CheckpointRead { hold: self, revision, place: None }
     }
 }
 
@@ -83,8 +88,12 @@ impl CheckpointRead {
     pub fn step(&mut self, out: &mut Vec<u8>) -> Result<bool, ReadError> {
         let upto = Revision::end_of(self.revision);
         let space = self.hold.view.read_pinned(&self.hold.pin)?;
-        self.after =
-            space.index().encode_slice(self.after.as_deref(), mutants::step(CHUNK_KEYS), upto, out);
-        Ok(self.after.is_some())
+        let bounds = SliceBounds {
+            keys_max: mutants::step(CHUNK_KEYS),
+            rows_max: mutants::step(CHUNK_ROWS),
+            bytes_max: CHUNK_BYTES,
+        };
+        self.place = space.index().encode_slice(self.place.as_ref(), bounds, upto, out);
+        Ok(self.place.is_some())
     }
 }
