@@ -447,10 +447,15 @@ impl Change<'_> {
             let present = index.latest(&range.start);
             return present.map(|present| (range.start.clone(), present)).into_iter().collect();
         }
+        // The walk meets the dead keys too, and a transaction may delete the same range ever again.
+        let live = usize::try_from(index.count(range)).unwrap_or(usize::MAX);
         let mut found = Vec::new();
+        if live == 0 {
+            return found;
+        }
         index.walk(range, None, self.now(), usize::MAX, &mut |key, version| {
             found.push((Bytes::copy_from_slice(key), *version));
-            true
+            found.len() < live
         });
         found
     }

@@ -234,6 +234,24 @@ fn puts_that_keep_values_cost_the_same_however_many_writes_came_before() {
     }
 }
 
+#[test]
+fn a_range_that_is_deleted_again_and_again_is_walked_once() {
+    let mut space = new_space();
+    let put = |key: usize| {
+        let key = format!("key/{key:08}").into();
+        Op::Put(Put { key, value: Some("v".into()), lease: Some(0), prev_kv: false })
+    };
+    let all = Op::DeleteRange(DeleteRange { keys: everything(), prev_kv: false });
+    let mut delete = |times: usize| {
+        run(&mut space, (0..10_000).map(put).collect()).unwrap();
+        let began = std::time::Instant::now();
+        run(&mut space, vec![all.clone(); times]).unwrap();
+        began.elapsed()
+    };
+    let (once, often) = (delete(1), delete(10_000));
+    assert!(often < 50 * once, "{often:?} for ten thousand times, {once:?} for one");
+}
+
 /// What a transaction costs that is refused in the end, so that nothing but the checks is measured.
 /// The least of three, because the machine may have had something else to do.
 fn cost(space: &mut KeySpace, mut ops: Vec<Op>) -> std::time::Duration {
