@@ -15,9 +15,16 @@ use super::errors::Refusal;
 /// there would be a request that can be received and committed, but never applied.
 const TXN_DEPTH_MAX: usize = 40;
 
-/// How many operations a transaction may have over all that it nests: each list may be as long as its
-/// parent's, and some checks, here and in apply, look at every operation for each other.
+/// How many compares and operations a transaction may have over all that it nests, whatever the flag
+/// says: each nested list may be almost as long as its parent's, and all of it is one step of the owner.
 const TXN_OPS_MAX: usize = 20_000;
+
+/// The bound on everything in a transaction whose lists may have `ops_max` elements. What etcd takes is
+/// never too much: compares and both branches of one transaction without nested ones, each as long as the
+/// flag admits.
+fn total_max(ops_max: usize) -> usize {
+    TXN_OPS_MAX.max(ops_max.saturating_mul(3))
+}
 
 pub(crate) fn range(request: &RangeRequest) -> Result<(), Refusal> {
     if request.key.is_empty() {
@@ -73,10 +80,10 @@ pub(crate) fn delete_range(request: &DeleteRangeRequest) -> Result<(), Refusal> 
 }
 
 /// Checks a transaction whose largest list may have `ops_max` elements; lists of a nested one may
-/// have what its parent left. Beyond [`TXN_DEPTH_MAX`] and [`TXN_OPS_MAX`], which are ours, it has too
-/// many as well.
+/// have what its parent left. Beyond [`TXN_DEPTH_MAX`] and [`total_max`], which are ours, it has too many
+/// as well.
 pub(crate) fn txn(request: &TxnRequest, ops_max: usize) -> Result<(), Refusal> {
-    let mut total_left = TXN_OPS_MAX;
+    let mut total_left = total_max(ops_max);
     requests(request, (ops_max, TXN_DEPTH_MAX), &mut total_left)?;
     changes(&request.success)?;
     changes(&request.failure)?;
@@ -199,5 +206,49 @@ impl Intervals {
             .range::<[u8], _>((std::ops::Bound::Unbounded, std::ops::Bound::Included(key)))
             .next_back()
             .is_some_and(|(_, end)| key < end.as_slice())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_proto::etcdserverpb::Compare;
+
+    use super::*;
+
+    fn op(request: Request) -> RequestOp {
+        RequestOp { request: Some(request) }
+    }
+
+    /// So many compares, and as many reads in each branch.
+    fn full(ops: usize) -> TxnRequest {
+        let read = RangeRequest { key: "k".into(), ..RangeRequest::default() };
+        let branch = vec![op(Request::RequestRange(read)); ops];
+        let compare = Compare { key: "k".into(), ..Compare::default() };
+        TxnRequest { compare: vec![compare; ops], success: branch.clone(), failure: branch }
+    }
+
+    #[test]
+    fn what_the_flag_admits_is_admitted_in_all_three_lists_of_a_transaction() {
+        for ops_max in [1, 128, 6_666, 6_667, 10_000, 30_000] {
+            assert!(txn(&full(ops_max), ops_max).is_ok(), "{ops_max}");
+            let refused = txn(&full(ops_max + 1), ops_max);
+            assert!(matches!(refused, Err(Refusal::TooManyOps)), "{ops_max}");
+        }
+        assert!(txn(&full(10), usize::MAX).is_ok(), "a bound that cannot be tripled");
+    }
+
+    #[test]
+    fn a_transaction_that_nests_has_one_bound_for_everything_in_it() {
+        // Each nested one is within what its parent left.
+        let nesting = |ops: usize, nested: usize| TxnRequest {
+            success: vec![op(Request::RequestTxn(full(ops))); nested],
+            ..TxnRequest::default()
+        };
+        for (ops_max, ops, total) in [(1_000, 50, 20_000), (10_000, 50, 30_000)] {
+            let nested = total / (3 * ops + 1);
+            assert!(txn(&nesting(ops, nested), ops_max).is_ok(), "{ops_max}");
+            let refused = txn(&nesting(ops, nested + 1), ops_max);
+            assert!(matches!(refused, Err(Refusal::TooManyOps)), "{ops_max}");
+        }
     }
 }

@@ -46,7 +46,8 @@ pub(super) struct Compaction {
 
 struct Walk {
     revision: i64,
-    after: Option<Bytes>,
+    /// The key to go on from; it may be half done.
+    next: Option<Bytes>,
     /// Dropped rows with their cost in bytes. Sorted as they come, so that no step pays for all.
     dropped: BTreeMap<RowKey, u64>,
 }
@@ -135,7 +136,7 @@ impl Compaction {
     pub(super) fn step(
         &mut self,
         index: &mut Index,
-        keys_max: usize,
+        steps_max: usize,
         oldest_pin: Option<i64>,
     ) -> Option<i64> {
         if !self.is_runnable(oldest_pin) {
@@ -144,14 +145,14 @@ impl Compaction {
         let (stored, _) = self.stored;
         let walk = self.walk.get_or_insert_with(|| Walk::new(stored));
         let mut dropped = Vec::new();
-        walk.after = index.compact(walk.after.as_deref(), keys_max, walk.revision, &mut dropped);
+        walk.next = index.compact(walk.next.as_deref(), steps_max, walk.revision, &mut dropped);
         for (key, stored_bytes) in dropped {
             let cost = key.as_bytes().len() as u64 + u64::from(stored_bytes) + ROW_OVERHEAD_BYTES;
             self.waiting_bytes += cost;
             self.dropped_rows += 1;
             walk.dropped.insert(key, cost);
         }
-        if walk.after.is_some() {
+        if walk.next.is_some() {
             return None;
         }
         let Walk { revision, dropped, .. } = self.walk.take()?;
@@ -213,6 +214,6 @@ impl Compaction {
 
 impl Walk {
     fn new(revision: i64) -> Self {
-        Self { revision, after: None, dropped: BTreeMap::new() }
+        Self { revision, next: None, dropped: BTreeMap::new() }
     }
 }

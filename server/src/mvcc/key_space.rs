@@ -220,10 +220,11 @@ impl KeySpace {
         self.compaction.is_runnable(oldest_pin)
     }
 
-    /// Walks at most `keys_max` keys of a scheduled compaction, if no read pinned below its revision
-    /// holds it back. Returns the revision of a compaction that this step finished in the index.
-    pub fn compact_step(&mut self, keys_max: usize, oldest_pin: Option<i64>) -> Option<i64> {
-        self.compaction.step(&mut self.index, keys_max, oldest_pin)
+    /// Walks at most `steps_max` keys of a scheduled compaction and drops at most as many rows, if no
+    /// read pinned below its revision holds it back. Returns the revision of a compaction that this step
+    /// finished in the index.
+    pub fn compact_step(&mut self, steps_max: usize, oldest_pin: Option<i64>) -> Option<i64> {
+        self.compaction.step(&mut self.index, steps_max, oldest_pin)
     }
 
     /// Bytes of rows that no flush has taken yet.
@@ -446,10 +447,15 @@ impl Change<'_> {
             let present = index.latest(&range.start);
             return present.map(|present| (range.start.clone(), present)).into_iter().collect();
         }
+        // The walk meets the dead keys too, and a transaction may delete the same range ever again.
+        let live = usize::try_from(index.count(range)).unwrap_or(usize::MAX);
         let mut found = Vec::new();
+        if live == 0 {
+            return found;
+        }
         index.walk(range, None, self.now(), usize::MAX, &mut |key, version| {
             found.push((Bytes::copy_from_slice(key), *version));
-            true
+            found.len() < live
         });
         found
     }

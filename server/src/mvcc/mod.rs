@@ -26,6 +26,7 @@ pub(crate) mod stored;
 pub(crate) mod tests;
 mod txn;
 mod window;
+mod writes;
 
 pub use index::CheckpointError;
 pub use key_space::{Attachment, Counts, KeySpace, Limits, Sizes, Unflushed};

@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use super::index::Version;
 use super::key_space::Change;
+use super::writes::Writes;
 use super::{
     Applied, Compare, KeySpace, MvccError, Op, Outcome, Put, Revision, Rows, RowsError, Txn, stored,
 };
@@ -49,7 +50,7 @@ impl KeySpace {
         rows: &dyn Rows,
     ) -> Result<Result<Applied, MvccError>, RowsError> {
         let path = self.decide(txn, rows)?;
-        if let Err(refusal) = self.check(&path, lease_known, &mut Vec::new()) {
+        if let Err(refusal) = self.check(&path, lease_known, &mut Writes::default()) {
             return Ok(Err(refusal));
         }
         let mut change = self.begin();
@@ -156,17 +157,17 @@ impl KeySpace {
         &self,
         path: &Path<'a>,
         lease_known: &dyn Fn(i64) -> bool,
-        before: &mut Vec<&'a Op>,
+        before: &mut Writes<'a>,
     ) -> Result<(), MvccError> {
         for step in &path.steps {
             match step {
                 Step::Txn(path) => self.check(path, lease_known, before)?,
                 Step::Op(Op::Range { revision, .. }) => self.check_range(*revision)?,
-                Step::Op(op @ Op::Put(put)) => {
+                Step::Op(Op::Put(put)) => {
                     self.check_put(put, lease_known, before)?;
-                    before.push(op);
+                    before.put(&put.key);
                 }
-                Step::Op(op @ Op::DeleteRange(_)) => before.push(op),
+                Step::Op(Op::DeleteRange(delete)) => before.delete(&delete.keys),
                 Step::Op(Op::Txn(_)) => {}
             }
         }
@@ -189,7 +190,7 @@ impl KeySpace {
         &self,
         put: &Put,
         lease_known: &dyn Fn(i64) -> bool,
-        before: &[&Op],
+        before: &Writes<'_>,
     ) -> Result<(), MvccError> {
         if put.lease.is_some_and(|lease| lease != 0 && !lease_known(lease)) {
             return Err(MvccError::LeaseNotFound);
@@ -197,12 +198,7 @@ impl KeySpace {
         if put.value.is_some() && put.lease.is_some() {
             return Ok(());
         }
-        let last_write = before.iter().rev().find_map(|op| match op {
-            Op::Put(earlier) => (earlier.key == put.key).then_some(true),
-            Op::DeleteRange(delete) => delete.keys.contains(&put.key).then_some(false),
-            Op::Range { .. } | Op::Txn(_) => None,
-        });
-        if last_write == Some(false) || self.index.latest(&put.key).is_none() {
+        if before.is_deleted(&put.key) || self.index.latest(&put.key).is_none() {
             return Err(MvccError::KeyNotFound);
         }
         Ok(())

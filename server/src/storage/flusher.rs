@@ -36,6 +36,13 @@ const REWRITE_STEP_ROWS: usize = 2000;
 /// Flushes after which a rewrite that could not be made is tried again.
 const REWRITE_RETRY_FLUSHES: u32 = 100;
 
+/// Flushes after which a checkpoint that could not be written is tried again: what was written was in
+/// vain. Twice as many each time, until one is complete.
+const CHECKPOINT_RETRY_FLUSHES: u32 = 100;
+
+/// How often that doubles.
+const CHECKPOINT_RETRY_DOUBLINGS: u32 = 6;
+
 /// Where checkpoints go and whose they are.
 #[derive(Clone, Debug)]
 pub struct FlusherOptions {
@@ -76,6 +83,10 @@ struct Checkpointing {
     flushed_bytes: u64,
     /// The revision of the newest one; 0 for none.
     revision: i64,
+    /// Flushes to wait before one is wanted again.
+    pause_flushes: u32,
+    /// How many have been given up since the last one that was completed.
+    given_up: u32,
 }
 
 #[derive(Default)]
@@ -272,9 +283,10 @@ impl Flusher {
         self.is_flushing = false;
         self.rewrite.pause_flushes = self.rewrite.pause_flushes.saturating_sub(1);
         self.checkpoint.flushed_bytes += report.bytes;
-        if self.checkpoint.flushed_bytes >= self.options.checkpoint_bytes
-            || self.is_outdated(!report.deletions.is_empty())
-        {
+        self.checkpoint.pause_flushes = self.checkpoint.pause_flushes.saturating_sub(1);
+        let is_due = self.checkpoint.flushed_bytes >= self.options.checkpoint_bytes
+            || self.is_outdated(!report.deletions.is_empty());
+        if is_due && self.checkpoint.pause_flushes == 0 {
             self.request_checkpoint();
         }
         Ok(Step::Flushed(report))
@@ -293,7 +305,9 @@ impl Flusher {
     /// A full disk has no room for what is only a shortcut: the store goes on in the space it has.
     fn checkpoint_step(&mut self) -> Result<Step, FlusherError> {
         match self.try_checkpoint_step() {
-            Err(error) if error.is_storage_full() => Ok(self.skip_checkpoint(&error.to_string())),
+            Err(error) if error.is_storage_full() => {
+                Ok(self.give_up_checkpoint(&error.to_string()))
+            }
             result => result,
         }
     }
@@ -305,10 +319,10 @@ impl Flusher {
         let mut chunk = Vec::new();
         let more = match read.step(&mut chunk) {
             Ok(_) if chunk.len() > CHUNK_BYTES_MAX => {
-                return Ok(self.skip_checkpoint("a few keys have too long a history"));
+                return Ok(self.give_up_checkpoint("a key is too long"));
             }
             Ok(more) => more,
-            Err(error) => return Ok(self.skip_checkpoint(&error.to_string())),
+            Err(error) => return Ok(self.give_up_checkpoint(&error.to_string())),
         };
         if !chunk.is_empty() {
             writer.chunk(&chunk)?;
@@ -318,7 +332,7 @@ impl Flusher {
         }
         let Some((read, writer)) = self.checkpoint.under_way.take() else { return Ok(Step::Busy) };
         let report = writer.finish()?;
-        self.checkpoint.revision = read.revision();
+        (self.checkpoint.revision, self.checkpoint.given_up) = (read.revision(), 0);
         Ok(Step::Checkpointed(report))
     }
 
@@ -327,7 +341,8 @@ impl Flusher {
         let flushed_revision = self.store.revision();
         (self.checkpoint.flushed_bytes, self.checkpoint.tried_at) = (0, flushed_revision);
         if !hold.is_valid() {
-            return Ok(self.skip_checkpoint("a compaction took too long"));
+            // Nothing was written: it may be wanted again at once.
+            return Ok(Step::CheckpointSkipped("a compaction took too long".to_owned()));
         }
         let read = hold.checkpoint(flushed_revision);
         let head = CheckpointHead {
@@ -341,8 +356,11 @@ impl Flusher {
         Ok(Step::Busy)
     }
 
-    fn skip_checkpoint(&mut self, reason: &str) -> Step {
-        self.checkpoint.under_way = None;
+    fn give_up_checkpoint(&mut self, reason: &str) -> Step {
+        let checkpoint = &mut self.checkpoint;
+        checkpoint.under_way = None;
+        checkpoint.pause_flushes = CHECKPOINT_RETRY_FLUSHES << checkpoint.given_up;
+        checkpoint.given_up = (checkpoint.given_up + 1).min(CHECKPOINT_RETRY_DOUBLINGS);
         Step::CheckpointSkipped(reason.to_owned())
     }
 
@@ -381,5 +399,138 @@ impl Flusher {
                 Ok(Step::RewriteSkipped(error))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::mvcc::tests::store::Store;
+    use crate::mvcc::{KeySpace, Limits, Put};
+    use crate::storage::state::{Identity, StoreOptions};
+    use crate::storage::tests::test_fs::TestFs;
+    use crate::view::PIN_TICKS_MAX;
+
+    const GENERATION: u64 = 3;
+
+    /// A view with a flusher behind it that wants a checkpoint after each flush.
+    struct Member {
+        view: Arc<View>,
+        flusher: Flusher,
+        applied_index: u64,
+    }
+
+    impl Member {
+        fn new() -> Self {
+            let fs = TestFs::recording("member");
+            let options = StoreOptions {
+                cache_bytes: 1 << 20,
+                identity: Identity { cluster_id: 7, incarnation: 9 },
+                create: true,
+                generation: GENERATION,
+                verify: false,
+            };
+            let path = Path::new("member/state.redb");
+            let store = StateStore::open(fs.shared(), path, &options).unwrap().store;
+            let view = View::new(KeySpace::new(Limits { window_bytes_max: 1 << 20 }));
+            let options =
+                FlusherOptions { checkpoint_bytes: 1, ..FlusherOptions::new("member".into(), 7) };
+            let flusher = Flusher::new((fs.shared(), options), store, view.clone(), 0);
+            Self { view, flusher, applied_index: 0 }
+        }
+
+        fn put(&mut self, key: usize) {
+            let put = Put {
+                key: format!("key/{key:04}").into(),
+                value: Some("v".into()),
+                lease: Some(0),
+                prev_kv: false,
+            };
+            self.view.write().put(&put, &Store::default()).unwrap().unwrap();
+        }
+
+        fn flush(&mut self) {
+            let unflushed = self.view.take_unflushed(usize::MAX);
+            let revision = self.view.current_revision();
+            self.applied_index += 1;
+            self.flusher.add(FlushBatch {
+                generation: GENERATION,
+                rows: unflushed.rows,
+                deletions: unflushed.deletions.clone(),
+                tables: Vec::new(),
+                applied_index: self.applied_index,
+                revision,
+            });
+            while !matches!(self.flusher.step().unwrap(), Step::Flushed(_)) {}
+            self.view.flushed(revision, &unflushed.deletions);
+        }
+
+        /// What becomes of the checkpoint that is wanted, with so many ticks between its steps; `None` if
+        /// none is.
+        fn checkpoint(&mut self, ticks: u64) -> Option<Result<(), String>> {
+            loop {
+                match self.flusher.step().unwrap() {
+                    Step::Idle => return None,
+                    Step::Checkpointed(_) => return Some(Ok(())),
+                    Step::CheckpointSkipped(reason) => return Some(Err(reason)),
+                    _ => (0..ticks).for_each(|_| self.view.tick()),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_may_take_longer_than_a_pin_lasts_but_not_for_ever() {
+        let compacted = Some(Err("required revision has been compacted".to_owned()));
+        let almost = PIN_TICKS_MAX - 1;
+        for (keys, ticks, expected) in [
+            (20, almost, Some(Ok(()))),
+            (20, PIN_TICKS_MAX, compacted.clone()),
+            // Every step comes in time, but there are too many.
+            (100, almost, compacted),
+        ] {
+            let mut member = Member::new();
+            (0..keys).for_each(|key| member.put(key));
+            member.flush();
+            assert_eq!(member.checkpoint(ticks), expected, "{keys} keys, {ticks} ticks");
+            assert_eq!(member.view.oldest_pin(), None);
+        }
+    }
+
+    /// The minute of a pin began with the wait, and what was left of it was too little to write.
+    #[test]
+    fn the_time_of_a_checkpoint_begins_when_it_is_written() {
+        let mut member = Member::new();
+        (0..20).for_each(|key| member.put(key));
+        member.flush();
+        (0..PIN_TICKS_MAX - 1).for_each(|_| member.view.tick());
+        assert_eq!(member.checkpoint(10), Some(Ok(())));
+    }
+
+    #[test]
+    fn a_checkpoint_that_was_given_up_is_tried_again_after_more_flushes_each_time() {
+        let mut member = Member::new();
+        let mut flushes_to_next = |ticks| {
+            for flushes in 1.. {
+                member.put(flushes);
+                member.flush();
+                if let Some(result) = member.checkpoint(ticks) {
+                    return (flushes, result.is_ok());
+                }
+            }
+            unreachable!("the loop has no end")
+        };
+        let (fail, succeed) = (PIN_TICKS_MAX, 0);
+        assert_eq!(flushes_to_next(fail), (1, false));
+        assert_eq!(flushes_to_next(fail), (100, false));
+        assert_eq!(flushes_to_next(succeed), (200, true));
+        assert_eq!(flushes_to_next(fail), (1, false));
+        assert_eq!(flushes_to_next(succeed), (100, true));
+        // A stop does not wait.
+        assert_eq!(flushes_to_next(fail), (1, false));
+        member.flusher.begin_stop();
+        assert_eq!(member.checkpoint(0), Some(Ok(())));
     }
 }

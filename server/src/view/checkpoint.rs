@@ -10,17 +10,26 @@
 //!       hold            waits for 7                | settled: checkpoint | dropped
 //! compaction 9                 scheduled                                 | index drops ...
 //! ```
+//!
+//! Waiting takes a minute at the most. Writing has its own bound, from when it begins: each step renews
+//! the pin, and however long the index is and however often flushes go first, compactions are let go ten
+//! minutes later, and a minute later for each GiB of rows.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::{Pin, ReadError, View};
+use super::{PIN_TICKS_MAX, Pin, ReadError, View};
 use crate::mutants;
 use crate::mvcc::Revision;
+use crate::mvcc::index::{Place, SliceBounds};
 
-/// Keys in one chunk: few, because a key may have a long history.
-const CHUNK_KEYS: usize = if cfg!(test) { 5 } else { 100 };
+/// Keys that one chunk looks at.
+const CHUNK_KEYS: usize = if cfg!(test) { 5 } else { 1000 };
+
+/// Rows of one chunk: one key may have millions of them.
+const CHUNK_ROWS: usize = if cfg!(test) { 3 } else { 2000 };
+
+/// Bytes of one chunk, but for its last key: keys may be long.
+const CHUNK_BYTES: usize = if cfg!(test) { 60 } else { 1 << 20 };
 
 /// Keeps compactions from beginning; see [`View::hold_compactions`].
 pub struct CompactionHold {
@@ -33,7 +42,7 @@ pub struct CompactionHold {
 pub struct CheckpointRead {
     hold: CompactionHold,
     revision: i64,
-    after: Option<Bytes>,
+    place: Option<Place>,
 }
 
 impl CompactionHold {
@@ -55,13 +64,16 @@ impl CompactionHold {
         self.view.finished_compaction() >= self.pin.revision()
     }
 
-    /// Starts to write a checkpoint of the index as of `revision`, which is flushed.
+    /// Starts to write a checkpoint of the index as of `revision`, which is flushed. It holds from now on
+    /// for as long as its steps take, up to a bound.
     ///
     /// # Panics
     /// If it is not settled: the checkpoint would miss rows.
-    pub fn checkpoint(self, revision: i64) -> CheckpointRead {
+    pub fn checkpoint(mut self, revision: i64) -> CheckpointRead {
         assert!(self.is_settled(), "a checkpoint is written between two compactions");
-        CheckpointRead { hold: self, revision, after: None }
+        let total_bytes = self.view.sizes().total_bytes;
+        self.pin.extend(ticks_max(total_bytes));
+        CheckpointRead { hold: self, revision, place: None }
     }
 }
 
@@ -79,12 +91,23 @@ impl CheckpointRead {
     /// Appends the next chunk to `out`; `false` when it was the last one.
     ///
     /// # Errors
-    /// `Compacted` if it took longer than a pin lasts: begin again.
+    /// `Compacted` if a step came later than a pin lasts, or all of it took too long: begin again.
     pub fn step(&mut self, out: &mut Vec<u8>) -> Result<bool, ReadError> {
         let upto = Revision::end_of(self.revision);
+        // If it has expired, the lock below is not given for it.
+        self.hold.pin.renew();
         let space = self.hold.view.read_pinned(&self.hold.pin)?;
-        self.after =
-            space.index().encode_slice(self.after.as_deref(), mutants::step(CHUNK_KEYS), upto, out);
-        Ok(self.after.is_some())
+        let bounds = SliceBounds {
+            keys_max: mutants::step(CHUNK_KEYS),
+            rows_max: mutants::step(CHUNK_ROWS),
+            bytes_max: CHUNK_BYTES,
+        };
+        self.place = space.index().encode_slice(self.place.as_ref(), bounds, upto, out);
+        Ok(self.place.is_some())
     }
+}
+
+/// How long the checkpoint of an index of so many bytes of rows may take: a pin lasts a minute.
+const fn ticks_max(total_bytes: u64) -> u64 {
+    (10 + total_bytes.div_ceil(1 << 30)) * PIN_TICKS_MAX
 }

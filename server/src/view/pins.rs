@@ -104,6 +104,12 @@ impl Pin {
         may
     }
 
+    /// Lets the pin be renewed until `ticks_max` from now, and renews it. One that has expired stays so.
+    pub(super) fn extend(&mut self, ticks_max: u64) {
+        self.ends_tick = self.view.pins.0.lock().now_tick.saturating_add(ticks_max);
+        self.renew();
+    }
+
     /// A row that is missing under an expired pin was compacted; under a valid one the store is
     /// damaged.
     pub(super) fn explain(&self, error: RowsError) -> ReadError {

@@ -1,6 +1,7 @@
 //! The bytes of an index checkpoint: slices of keys with the marks of their rows.
 //!
-//! A slice is decoded without any other. It is a sequence of keys in ascending order:
+//! A slice is decoded without any other. It is a sequence of keys in ascending order, and the first may be
+//! the last of the slice before: then these are later rows of it.
 //!
 //! ```text
 //! key   shared: u8, rest: varint, rest bytes      the first `shared` bytes are those of the key before

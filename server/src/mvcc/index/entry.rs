@@ -14,6 +14,7 @@
 //! ```
 
 use super::Version;
+use super::older::Older;
 use crate::mvcc::{Revision, RowKey};
 
 /// What the index remembers of one row; a tombstone has version 0.
@@ -96,6 +97,17 @@ impl Mark {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NotNewer;
 
+/// What a step of a compaction leaves of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// What stays, and no more.
+    Rows,
+    /// Nothing: the key goes.
+    Nothing,
+    /// Rows that are still to be dropped.
+    More,
+}
+
 /// One key with at least one row.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
@@ -128,8 +140,8 @@ const WIDE: u16 = u16::MAX;
 struct Side {
     /// The newest row, if it does not fit into [`Packed`].
     wide: Option<Box<Mark>>,
-    /// The rows before the newest one, ascending.
-    older: Vec<Mark>,
+    /// The rows before the newest one.
+    older: Older,
 }
 
 impl Packed {
@@ -201,12 +213,7 @@ impl Entry {
         if mark.revision() <= previous.revision() {
             return Err(NotNewer);
         }
-        let older = &mut self.side.get_or_insert_default().older;
-        if older.is_empty() {
-            // Exactly one: most keys are compacted before they get a third row.
-            older.reserve_exact(1);
-        }
-        older.push(previous);
+        self.side.get_or_insert_default().older.push(previous);
         self.set_latest(mark);
         Ok(())
     }
@@ -217,50 +224,69 @@ impl Entry {
         if latest.revision() <= at {
             return Some(latest);
         }
-        let older = self.older();
-        let after = older.partition_point(|mark| mark.revision() <= at);
-        after.checked_sub(1).map(|newest| older[newest])
+        let older = self.older()?;
+        let after = older.count_passed(|mark| mark.revision() <= at);
+        after.checked_sub(1).map(|newest| older.get(newest))
     }
 
-    /// All rows at or before `at`, ascending.
-    pub(super) fn upto(&self, at: Revision) -> impl Iterator<Item = Mark> + Clone {
-        let latest = Some(self.latest()).filter(|latest| latest.revision() <= at);
-        self.older().iter().copied().take_while(move |mark| mark.revision() <= at).chain(latest)
+    /// All rows after `after`, at or before `upto`, ascending.
+    pub(super) fn within(
+        &self,
+        after: Revision,
+        upto: Revision,
+    ) -> impl Iterator<Item = Mark> + Clone {
+        let older = self.older().into_iter().flat_map(move |older| {
+            let first = older.count_passed(|mark| mark.revision() <= after);
+            let end = older.count_passed(|mark| mark.revision() <= upto);
+            (first..end).map(move |at| older.get(at))
+        });
+        let is_within = |mark: &Mark| after < mark.revision() && mark.revision() <= upto;
+        older.chain(Some(self.latest()).filter(is_within))
     }
 
-    /// Drops the rows that a compaction at main revision `upto` drops, oldest first. Returns whether
-    /// any row is left.
+    /// Drops rows that a compaction at main revision `upto` drops, oldest first, at most `rows_max`
+    /// (at least 1).
     ///
     /// Of the rows at or before `upto` only the newest stays, and not even that one if it is a
-    /// tombstone older than `upto` itself.
-    pub(super) fn compact(&mut self, upto: i64, dropped: &mut dyn FnMut(&Mark)) -> bool {
+    /// tombstone older than `upto` itself. It goes last: what is visible at `upto` or later is the same
+    /// all the time.
+    pub(super) fn compact(
+        &mut self,
+        upto: i64,
+        rows_max: usize,
+        dropped: &mut dyn FnMut(&Mark),
+    ) -> Left {
         let stays = |mark: &Mark| !mark.is_tombstone() || mark.main == upto;
-        if self.newest.main <= upto {
-            self.older().iter().for_each(&mut *dropped);
-            let latest = self.latest();
-            if !stays(&latest) {
-                dropped(&latest);
-                return false;
-            }
-            self.side = None;
-            self.set_latest(latest);
-            return true;
+        let latest = self.latest();
+        let latest_goes = latest.main <= upto && !stays(&latest);
+        let older_go = self.older().map_or(0, |older| {
+            let passed = older.count_passed(|mark| mark.main <= upto);
+            let newest = passed.checked_sub(1).filter(|_| latest.main > upto);
+            passed - usize::from(newest.is_some_and(|newest| stays(&older.get(newest))))
+        });
+        let go_now = older_go.min(rows_max);
+        self.drop_older(go_now, dropped);
+        if go_now < older_go || (latest_goes && go_now == rows_max) {
+            return Left::More;
         }
-        let Some(side) = &mut self.side else { return true };
-        let older = &mut side.older;
-        let passed = older.partition_point(|mark| mark.main <= upto);
-        let kept = passed > 0 && stays(&older[passed - 1]);
-        older.drain(..passed - usize::from(kept)).for_each(|mark| dropped(&mark));
-        if older.is_empty() && side.wide.is_none() {
-            self.side = None;
-        } else if older.capacity() > 2 * older.len() {
-            older.shrink_to_fit();
+        if !latest_goes {
+            return Left::Rows;
         }
-        true
+        dropped(&latest);
+        Left::Nothing
     }
 
-    fn older(&self) -> &[Mark] {
-        self.side.as_ref().map_or(&[], |side| &side.older)
+    fn drop_older(&mut self, count: usize, dropped: &mut dyn FnMut(&Mark)) {
+        let Some(side) = &mut self.side else { return };
+        (0..count).for_each(|at| dropped(&side.older.get(at)));
+        side.older.drop_oldest(count);
+        if side.older.len() == 0 && side.wide.is_none() {
+            self.side = None;
+        }
+    }
+
+    fn older(&self) -> Option<&Older> {
+        self.side.as_ref().map(|side| &side.older)
     }
 
     fn set_latest(&mut self, mark: Mark) {
@@ -311,16 +337,16 @@ mod tests {
                 );
                 assert!(entry.is_live());
                 let mut compacted = entry.clone();
-                assert!(compacted.compact(main, &mut |_| {}));
+                assert_eq!(compacted.compact(main, 100, &mut |_| {}), Left::Rows);
                 assert_eq!(compacted.latest().version(), Some(given));
-                assert!(compacted.older().is_empty());
+                assert!(compacted.older().is_none_or(|older| older.len() == 0));
                 main += 1;
             }
         }
         let end = Mark::tombstone(Revision::new(main, many + 9), 5).unwrap();
         entry.push(end).unwrap();
         assert!(!entry.is_live() && entry.latest() == end);
-        assert_eq!(entry.upto(Revision::end_of(main)).count(), 24);
-        assert!(!entry.compact(main + 1, &mut |_| {}));
+        assert_eq!(entry.within(Revision::default(), Revision::end_of(main)).count(), 24);
+        assert_eq!(entry.compact(main + 1, 100, &mut |_| {}), Left::Nothing);
     }
 }

@@ -14,28 +14,31 @@
 //! ```
 //!
 //! Long work (a walk, a compaction, a checkpoint) comes in slices: each looks at a bounded number of
-//! keys and returns the key to go on after, or `None` when it has seen the last. Between slices the
-//! index may change; what is visible at a fixed revision does not.
+//! keys, and of rows where it needs more than one of a key, and returns where to go on, or `None` when
+//! it has seen the last. Between slices the index may change; what is visible at a fixed revision does
+//! not.
 //!
-//! The parts: [`entry`] is one key with its rows; [`tree`], [`inner`], [`leaf`] and [`bits`] order the
-//! keys; [`codec`] is the form of checkpoints.
+//! The parts: [`entry`] is one key with its rows, [`older`] those before the newest; [`tree`], [`inner`],
+//! [`leaf`] and [`bits`] order the keys; [`codec`] is the form of checkpoints.
 
 mod bits;
 mod codec;
 mod entry;
 mod inner;
 mod leaf;
+mod older;
 mod tree;
 
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Ordering;
 use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 
 pub use self::codec::CheckpointError;
-use self::entry::{Entry, Mark};
+use self::entry::{Entry, Left, Mark};
 use self::leaf::Retain;
 use self::tree::{Refusal, Target, Tree};
 use super::{KeyRange, RangeEnd, Revision, RowKey};
@@ -53,6 +56,24 @@ pub(crate) struct Version {
     pub(crate) lease: i64,
     /// The length of the stored `KeyValue`.
     pub(crate) stored_bytes: u32,
+}
+
+/// Where a slice of a checkpoint ends. One key with one row may be more.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SliceBounds {
+    /// Keys that are looked at, at least 1.
+    pub(crate) keys_max: usize,
+    /// Rows that are written, at least 1.
+    pub(crate) rows_max: usize,
+    /// Bytes at which the slice ends. The key that reaches them, with what rows it has room for, is whole.
+    pub(crate) bytes_max: usize,
+}
+
+/// How far a checkpoint has come: it goes on with later rows of `key`, then with the keys above.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    key: Bytes,
+    row: Revision,
 }
 
 /// All keys with all their rows that are not compacted.
@@ -167,43 +188,46 @@ impl Index {
         })
     }
 
-    /// One slice of a compaction at main revision `upto`, of the keys above `after`.
+    /// One slice of a compaction at main revision `upto`, of the keys at or above `from`.
     ///
     /// Of each key's rows at or before `upto` the newest stays, unless it is a tombstone before
     /// `upto` (one exactly at `upto` stays, for watches from there). What goes is appended to `dropped`
     /// with its stored bytes, key by key, each key's rows ascending. Keys with nothing left go.
     ///
-    /// Looks at no more than `keys_max` (at least 1) keys, and ends early after a key with which it has
-    /// dropped that many rows. Returns the last key looked at if there are more, `None` at the end.
-    /// Doing a slice again changes nothing.
+    /// Looks at no more than `steps_max` (at least 1) keys, and drops no more rows than that: a key may
+    /// take several slices, and what is visible at `upto` or later is the same between them. Returns the
+    /// key to go on from, `None` at the end. Doing a slice again changes nothing.
     pub(crate) fn compact(
         &mut self,
-        after: Option<&[u8]>,
-        keys_max: usize,
+        from: Option<&[u8]>,
+        steps_max: usize,
         upto: i64,
         dropped: &mut Vec<(RowKey, u32)>,
     ) -> Option<Bytes> {
-        assert!(keys_max > 0, "a slice of no keys makes no progress");
-        let rows_max = dropped.len().saturating_add(keys_max);
-        let mut keys_left = keys_max;
-        let mut last = None;
+        assert!(steps_max > 0, "a slice of no keys makes no progress");
+        let (mut keys_left, mut rows_left) = (steps_max, steps_max);
+        let mut next = None;
         let rows_bytes = &mut self.rows_bytes;
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let stopped = self.tree.retain(start, &mut |entry| {
-            if last.is_some() {
-                return Retain::Stop;
+        self.tree.retain(from.map_or(Bound::Unbounded, Bound::Included), &mut |entry| {
+            let left = match keys_left == 0 || rows_left == 0 {
+                true => Left::More,
+                false => entry.compact(upto, rows_left, &mut |mark| {
+                    *rows_bytes -= mark.cost_bytes();
+                    rows_left -= 1;
+                    dropped.push((mark.row_key(), mark.stored_bytes()));
+                }),
+            };
+            keys_left = keys_left.saturating_sub(1);
+            match left {
+                Left::Rows => Retain::Keep,
+                Left::Nothing => Retain::Remove,
+                Left::More => {
+                    next = Some(Bytes::copy_from_slice(entry.key()));
+                    Retain::Stop
+                }
             }
-            let left = entry.compact(upto, &mut |mark| {
-                *rows_bytes -= mark.cost_bytes();
-                dropped.push((mark.row_key(), mark.stored_bytes()));
-            });
-            keys_left -= 1;
-            if keys_left == 0 || dropped.len() >= rows_max {
-                last = Some(Bytes::copy_from_slice(entry.key()));
-            }
-            if left { Retain::Keep } else { Retain::Remove }
         });
-        last.filter(|_| stopped)
+        next
     }
 
     /// One slice of etcd's `Keep(upto)`, of the keys above `after`: appends, for each key that exists
@@ -226,40 +250,71 @@ impl Index {
         })
     }
 
-    /// Appends one slice of a checkpoint, of the keys above `after`: all their rows at or before
-    /// `upto`, tombstones too. Slices as in [`Index::walk`]; a slice may be empty bytes.
+    /// Appends one slice of a checkpoint, from where the slice before ended: all rows at or before `upto`,
+    /// tombstones too, of each key. Returns where to go on, `None` at the end; a slice may be empty bytes.
     ///
-    /// Each call's bytes are one input of [`Index::decode_slice`].
+    /// A key with many rows takes several slices: it is the last of one and the first of the next. Each
+    /// call's bytes are one input of [`Index::decode_slice`].
     pub(crate) fn encode_slice(
         &self,
-        after: Option<&[u8]>,
-        keys_max: usize,
+        from: Option<&Place>,
+        bounds: SliceBounds,
         upto: Revision,
         out: &mut Vec<u8>,
-    ) -> Option<Bytes> {
+    ) -> Option<Place> {
+        let mut range = KeyRange::all();
+        let (mut keys_max, mut after) = (bounds.keys_max, Revision::default());
+        if let Some(from) = from {
+            // That key is looked at again, and often has nothing more.
+            (range.start, keys_max, after) =
+                (from.key.clone(), keys_max.saturating_add(1), from.row);
+        }
+        let bytes_max = out.len().saturating_add(bounds.bytes_max);
+        let mut rows_left = bounds.rows_max;
         let mut previous: &[u8] = &[];
-        self.slice(&KeyRange::all(), after, keys_max, &mut |entry| {
-            if entry.upto(upto).next().is_some() {
-                codec::encode_key(previous, entry.key(), entry.upto(upto), out);
+        // That of the last key that has any: the keys after it have nothing up to `upto` to go on with.
+        let mut row = upto;
+        let last = self.slice(&range, None, keys_max, &mut |entry| {
+            let is_resumed = from.is_some_and(|from| from.key == entry.key());
+            let after = if is_resumed { after } else { Revision::default() };
+            let marks = entry.within(after, upto).take(rows_left);
+            if let Some(last) = marks.clone().last() {
+                codec::encode_key(previous, entry.key(), marks.clone(), out);
                 previous = entry.key();
+                rows_left -= marks.count();
+                row = last.revision();
             }
-            true
-        })
+            rows_left > 0 && out.len() < bytes_max
+        })?;
+        Some(Place { key: last, row })
     }
 
-    /// Adds the keys of one slice of a checkpoint. They are above all keys that are already there.
+    /// Adds the keys of one slice of a checkpoint. They are above all keys that are already there, but
+    /// the first may be the last of the slice before, with later rows.
     ///
     /// # Errors
     /// The bytes are not a slice, or not the next one. Throw the index away.
     pub(crate) fn decode_slice(&mut self, slice: &[u8]) -> Result<(), CheckpointError> {
         let mut decoder = codec::Decoder::new(slice);
+        let mut may_continue = true;
         while let Some(entry) = decoder.next()? {
-            if self.tree.last().is_some_and(|last| last.key() >= entry.key()) {
-                return Err(CheckpointError::Order);
+            let last = self.tree.last();
+            let order = last.map_or(Ordering::Greater, |last| entry.key().cmp(last.key()));
+            let all = entry.within(Revision::default(), Revision::end_of(i64::MAX));
+            match order {
+                Ordering::Greater => {
+                    self.rows_bytes += all.map(|mark| mark.cost_bytes()).sum::<u64>();
+                    self.tree.append(entry);
+                }
+                Ordering::Equal if may_continue => {
+                    for mark in all {
+                        let pushed = self.push(entry.key(), mark, Target::Any);
+                        pushed.map_err(|_| CheckpointError::Order)?;
+                    }
+                }
+                Ordering::Equal | Ordering::Less => return Err(CheckpointError::Order),
             }
-            let marks = entry.upto(Revision::end_of(i64::MAX));
-            self.rows_bytes += marks.map(|mark| mark.cost_bytes()).sum::<u64>();
-            self.tree.append(entry);
+            may_continue = false;
         }
         Ok(())
     }

@@ -8,8 +8,8 @@ use super::requests;
 use super::store::Store;
 use crate::mvcc::{
     Applied, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeySpace, Limits,
-    MvccError, Op, Outcome, Put, RangeQuery, Revision, RevisionBounds, Row, Rows, RowsError,
-    ScanBounds, Txn,
+    MvccError, Op, Outcome, Put, RangeEnd, RangeQuery, Revision, RevisionBounds, Row, Rows,
+    RowsError, ScanBounds, Txn,
 };
 
 fn new_space() -> KeySpace {
@@ -202,4 +202,66 @@ proptest! {
             prop_assert_eq!(&row.stored[..], event.stored());
         }
     }
+}
+
+/// Each put that keeps a value looked at every write before it, with all readers locked out: a transaction
+/// as large as the API lets in took a second.
+#[test]
+fn puts_that_keep_values_cost_the_same_however_many_writes_came_before() {
+    let mut space = new_space();
+    let keys: Vec<Bytes> = (0..20_000).map(|key| format!("key/{key:08}").into()).collect();
+    let put = |key: &Bytes, value: Option<Bytes>| {
+        Op::Put(Put { key: key.clone(), value, lease: Some(0), prev_kv: false })
+    };
+    let kept = keys.iter().map(|key| put(key, Some("v".into()))).collect();
+    run(&mut space, kept).unwrap();
+    let gone = |at: usize| {
+        let key: Bytes = format!("gone/{at:08}").into();
+        let keys = match at % 2 {
+            0 => KeyRange::single(key),
+            _ => KeyRange { end: RangeEnd::Before([&key[..], b"x"].concat().into()), start: key },
+        };
+        Op::DeleteRange(DeleteRange { keys, prev_kv: false })
+    };
+    let puts_alone: Vec<Op> = keys.iter().map(|key| put(key, None)).collect();
+    let deletions = (0..10_000).map(gone);
+    let deletions_first = deletions.chain(puts_alone[..10_000].iter().cloned()).collect();
+    for ops in [puts_alone, deletions_first] {
+        let few = cost(&mut space, ops[ops.len() - 1_000..].to_vec());
+        let all = cost(&mut space, ops);
+        // 20 times the operations: quadratic is 400 times the time.
+        assert!(all < 200 * few, "{all:?} for 20,000 operations, {few:?} for 1,000");
+    }
+}
+
+#[test]
+fn a_range_that_is_deleted_again_and_again_is_walked_once() {
+    let mut space = new_space();
+    let put = |key: usize| {
+        let key = format!("key/{key:08}").into();
+        Op::Put(Put { key, value: Some("v".into()), lease: Some(0), prev_kv: false })
+    };
+    let all = Op::DeleteRange(DeleteRange { keys: everything(), prev_kv: false });
+    let mut delete = |times: usize| {
+        run(&mut space, (0..10_000).map(put).collect()).unwrap();
+        let began = std::time::Instant::now();
+        run(&mut space, vec![all.clone(); times]).unwrap();
+        began.elapsed()
+    };
+    let (once, often) = (delete(1), delete(10_000));
+    assert!(often < 50 * once, "{often:?} for ten thousand times, {once:?} for one");
+}
+
+/// What a transaction costs that is refused in the end, so that nothing but the checks is measured.
+/// The least of three, because the machine may have had something else to do.
+fn cost(space: &mut KeySpace, mut ops: Vec<Op>) -> std::time::Duration {
+    ops.push(Op::Put(Put { key: "none".into(), value: None, lease: None, prev_kv: false }));
+    let txn = Txn { compares: Vec::new(), success: ops, failure: Vec::new() };
+    let measure = |_| {
+        let began = std::time::Instant::now();
+        let applied = space.txn(&txn, &Model::lease_known, &Store::default()).unwrap();
+        assert_eq!(applied, Err(MvccError::KeyNotFound));
+        began.elapsed()
+    };
+    (0..3).map(measure).min().unwrap()
 }

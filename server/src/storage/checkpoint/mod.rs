@@ -7,7 +7,7 @@
 //! ```text
 //! 000000000000002a-0000000000000003.idx      revision 42 of generation 3
 //!
-//! header   "QIDX" format | cluster | generation | flushed revision | compact revision | checksum
+//! header   "QIDX" format 2 | cluster | generation | flushed revision | compact revision | checksum
 //! chunk    length | checksum | bytes of the index                      any number of these
 //! footer   0 | checksum | chunks | checksum of everything before the footer
 //! ```
@@ -26,8 +26,8 @@ mod tests;
 
 pub use read::{CheckpointReader, Loaded, Reject, Rejected, Wanted, load_newest};
 
-/// The most bytes that one chunk may hold.
-pub const CHUNK_BYTES_MAX: usize = 4 << 20;
+/// The most bytes that one chunk may hold: the longest key of an index, and a chunk of others before it.
+pub const CHUNK_BYTES_MAX: usize = 132 << 20;
 
 /// Flushed bytes after which a new checkpoint is worth its cost.
 pub const CHECKPOINT_BYTES: u64 = 64 << 20;
@@ -36,7 +36,10 @@ pub const CHECKPOINT_BYTES: u64 = 64 << 20;
 const KEPT: usize = 2;
 
 const MAGIC: [u8; 4] = *b"QIDX";
-const FORMAT: u32 = 1;
+/// What is written. Since format 2 a key may go on in the next chunk.
+const FORMAT: u32 = 2;
+/// The oldest that is read: all that a file of format 1 holds means the same in format 2.
+const FORMAT_MIN: u32 = 1;
 const HEADER_BYTES: usize = 44;
 const FRAME_BYTES: usize = 8;
 const FOOTER_BYTES: usize = FRAME_BYTES + 12;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::{
-    CHUNK_BYTES_MAX, CheckpointError, CheckpointHead, FOOTER_BYTES, FORMAT, FRAME_BYTES,
-    HEADER_BYTES, MAGIC, PART_SUFFIX, failed, parse_name,
+    CHUNK_BYTES_MAX, CheckpointError, CheckpointHead, FOOTER_BYTES, FORMAT, FORMAT_MIN,
+    FRAME_BYTES, HEADER_BYTES, MAGIC, PART_SUFFIX, failed, parse_name,
 };
 use crate::storage::fs::{File, OpenMode, SharedFs};
 
@@ -239,7 +239,7 @@ fn frame(data: &[u8]) -> [u8; FRAME_BYTES] {
 }
 
 fn decode_head(bytes: &[u8; HEADER_BYTES]) -> Result<CheckpointHead, Reject> {
-    if bytes[..4] != MAGIC || word(bytes, 4) != FORMAT {
+    if bytes[..4] != MAGIC || !(FORMAT_MIN..=FORMAT).contains(&word(bytes, 4)) {
         return Err(Reject::Format);
     }
     if crc32c::crc32c(&bytes[..40]) != word(bytes, 40) {

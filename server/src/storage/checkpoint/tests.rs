@@ -200,3 +200,27 @@ fn a_name_that_a_killed_process_left_unsynced_is_durable_once_it_was_loaded() {
     });
     assert!(last.is_some(), "no call failed between the name and its sync");
 }
+
+/// Format 1 is format 2 without keys that go on in the next chunk.
+#[test]
+fn a_checkpoint_of_the_format_before_is_read_and_one_of_a_later_format_is_not() {
+    let not_ours = "it is not a checkpoint of a format that this version reads".to_owned();
+    for (format, expected) in [
+        (0, (None, vec![not_ours.clone()])),
+        (1, (Some(10), vec![])),
+        (2, (Some(10), vec![])),
+        (3, (None, vec![not_ours.clone()])),
+    ] {
+        let fs = TestFs::recording("index");
+        let written = write(&fs, head(10)).unwrap();
+        let mut bytes = fs.file(&written.path).unwrap();
+        bytes[4..8].copy_from_slice(&u32::to_le_bytes(format));
+        let checksum = crc32c::crc32c(&bytes[..40]);
+        bytes[40..44].copy_from_slice(&checksum.to_le_bytes());
+        let footer = bytes.len() - FOOTER_BYTES;
+        let total = crc32c::crc32c(&bytes[..footer]);
+        bytes[footer..].copy_from_slice(&encode_footer(3, total));
+        fs.put(&written.path, &bytes);
+        assert_eq!(load(&fs, WANTED), expected, "format {format}");
+    }
+}

@@ -131,12 +131,13 @@ fn keep_all(index: &Index, upto: i64, keys_max: usize) -> Vec<Revision> {
 
 pub(super) fn encode_all(index: &Index, upto: Revision, keys_max: usize) -> Vec<Vec<u8>> {
     let mut slices = Vec::new();
-    let mut after = None;
+    let bounds = SliceBounds { keys_max, rows_max: keys_max, bytes_max: 40 * keys_max };
+    let mut place = None;
     loop {
         let mut slice = Vec::new();
-        after = index.encode_slice(after.as_deref(), keys_max, upto, &mut slice);
+        place = index.encode_slice(place.as_ref(), bounds, upto, &mut slice);
         slices.push(slice);
-        if after.is_none() {
+        if place.is_none() {
             return slices;
         }
     }
@@ -146,6 +147,8 @@ pub(super) fn encode_all(index: &Index, upto: Revision, keys_max: usize) -> Vec<
 enum Step {
     Put(Vec<u8>),
     Delete(Vec<u8>),
+    /// One key that gets a long history.
+    Burst(Vec<u8>, usize),
     /// One revision that writes several keys.
     Transaction(Vec<Vec<u8>>),
     /// A compaction this far back, with the given slices, a put between each two.
@@ -180,6 +183,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => key().prop_map(Step::Put),
         6 => key().prop_map(Step::Delete),
+        2 => (key(), 2..30usize).prop_map(|(key, puts)| Step::Burst(key, puts)),
         3 => prop::collection::btree_set(key(), 1..40)
             .prop_map(|keys| Step::Transaction(keys.into_iter().collect())),
         1 => (0..40i64, 1..20usize, key())
@@ -215,12 +219,15 @@ impl Pair {
 
     fn compact(&mut self, upto: i64, slice: usize, between: &[u8]) {
         let mut dropped = Vec::new();
-        let mut after = None;
+        let mut next = None;
         loop {
-            after = self.index.compact(after.as_deref(), slice, upto, &mut dropped);
+            let before = dropped.len();
+            next = self.index.compact(next.as_deref(), slice, upto, &mut dropped);
+            assert!(dropped.len() - before <= slice, "a slice is bounded in rows");
+            self.assert_readable_from(upto, next.as_deref());
             self.main += 1;
             self.put(between, 0);
-            if after.is_none() {
+            if next.is_none() {
                 break;
             }
         }
@@ -234,11 +241,29 @@ impl Pair {
         self.compacted = upto;
     }
 
+    /// In the middle of a compaction, whatever is not before it reads as if there were none: of the key
+    /// that may be half done, or at the end of every key.
+    fn assert_readable_from(&self, upto: i64, half_done: Option<&[u8]>) {
+        let keys = self.model.keys.iter();
+        for (key, rows) in keys.filter(|(key, _)| half_done.is_none_or(|half| half == *key)) {
+            let later = rows.iter().map(|row| row.0).filter(|at| at.main > upto);
+            for at in later.chain([Revision::end_of(upto)]) {
+                assert_eq!(self.index.at(key, at), self.model.at(key, at), "{key:?} at {at}");
+            }
+        }
+    }
+
     fn take(&mut self, step: &Step) {
         self.main += 1;
         match step {
             Step::Put(key) => self.put(key, 0),
             Step::Delete(key) => self.delete(key),
+            Step::Burst(key, puts) => {
+                for _ in 0..*puts {
+                    self.main += 1;
+                    self.put(key, 0);
+                }
+            }
             Step::Transaction(keys) => {
                 keys.iter().zip(0..).for_each(|(key, sub)| self.put(key, sub));
             }

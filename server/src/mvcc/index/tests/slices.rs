@@ -5,6 +5,9 @@ use proptest::prelude::*;
 use super::super::*;
 use super::model::{encode_all, walk_all};
 
+const ALL: SliceBounds =
+    SliceBounds { keys_max: usize::MAX, rows_max: usize::MAX, bytes_max: usize::MAX };
+
 fn version(main: i64, create_revision: i64, version: i64) -> Version {
     Version {
         revision: Revision::new(main, 0),
@@ -82,19 +85,79 @@ fn a_slice_ends_with_a_key_only_if_there_is_another() {
     assert_eq!(stopped.as_deref(), Some(&b"b"[..]), "a visitor that stops is told where");
 }
 
+/// A key with three million rows lost all of them in one step, with every reader locked out.
 #[test]
-fn a_compaction_slice_is_bounded_in_rows_too() {
+fn a_compaction_of_a_key_with_many_rows_takes_many_slices() {
     let mut index = Index::new();
     for main in 2..100 {
         index.put(b"hot", version(main, 2, main - 1));
     }
-    index.put(b"zero", version(100, 100, 1));
-    let mut dropped = Vec::new();
-    let last = index.compact(None, 50, 100, &mut dropped);
-    assert_eq!(last.as_deref(), Some(&b"hot"[..]));
-    assert_eq!(dropped.len(), 97);
-    assert_eq!(index.compact(last.as_deref(), 1, 100, &mut dropped), None, "no key after this");
-    assert_eq!(dropped.len(), 97);
+    assert!(index.tombstone(b"hot", Revision::new(100, 0), 3));
+    index.put(b"zero", version(101, 101, 1));
+    let (mut next, mut dropped) = (None::<Bytes>, Vec::new());
+    let mut slices = Vec::new();
+    loop {
+        let before = dropped.len();
+        next = index.compact(next.as_deref(), 20, 101, &mut dropped);
+        assert_eq!(index.at(b"hot", Revision::end_of(101)), None);
+        assert_eq!(index.live(), 1);
+        slices.push((dropped.len() - before, next.clone()));
+        if next.is_none() {
+            break;
+        }
+    }
+    let hot = |rows: usize| (rows, Some(Bytes::from("hot")));
+    assert_eq!(slices, [hot(20), hot(20), hot(20), hot(20), (19, None)]);
+    assert!(dropped.is_sorted(), "the tombstone goes last");
+    assert_eq!(index.rows_bytes(), 17 + 10 + 16);
+    // The last row and the last of the slice.
+    assert!(index.tombstone(b"zero", Revision::new(102, 0), 3));
+    assert_eq!(index.compact(None, 1, 103, &mut dropped).as_deref(), Some(&b"zero"[..]));
+    assert_eq!(index.compact(Some(b"zero"), 1, 103, &mut dropped), None);
+    assert_eq!((dropped.len(), index.rows_bytes()), (101, 0));
+}
+
+/// A chunk was always a hundred keys: with hundreds of thousands of rows it was too long to be written,
+/// and there was never a checkpoint at all.
+#[test]
+fn a_key_with_many_rows_is_in_many_slices_of_a_checkpoint() {
+    let mut index = index_of(&["a", "b"]);
+    for main in 10..5_000 {
+        index.put(b"hot", version(main, 10, main - 9));
+    }
+    index.put(b"zero", version(5_000, 5_000, 1));
+    for rows_max in [1, 7, 1_000] {
+        let bounds = SliceBounds { keys_max: 100, rows_max, bytes_max: 500 };
+        let (mut place, mut slices, mut restored) = (None, 0, Index::new());
+        loop {
+            let mut bytes = Vec::new();
+            place = index.encode_slice(place.as_ref(), bounds, Revision::end_of(4_000), &mut bytes);
+            assert!(bytes.len() < 500 + 12 * rows_max, "{} bytes", bytes.len());
+            restored.decode_slice(&bytes).unwrap();
+            slices += 1;
+            if place.is_none() {
+                break;
+            }
+        }
+        assert!(slices > 3_990 / rows_max, "{slices} slices");
+        for at in 1..=4_000 {
+            let at = Revision::end_of(at);
+            assert_eq!(restored.at(b"hot", at), index.at(b"hot", at));
+        }
+        assert_eq!((restored.live(), restored.tree.check()), (3, 3));
+    }
+}
+
+#[test]
+fn long_keys_end_a_slice_of_a_checkpoint_before_it_has_too_many_of_them() {
+    let mut index = Index::new();
+    for at in 0..50u8 {
+        index.put(&[&[at; 1000][..], &[at]].concat(), version(9, 9, 1));
+    }
+    let bounds = SliceBounds { keys_max: 100, rows_max: 100, bytes_max: 5_000 };
+    let mut bytes = Vec::new();
+    let place = index.encode_slice(None, bounds, NOW, &mut bytes);
+    assert!(place.is_some() && bytes.len() < 6_200, "{} bytes", bytes.len());
 }
 
 #[test]
@@ -126,7 +189,8 @@ fn a_put_that_is_not_newer_is_a_broken_invariant() {
 #[test]
 fn a_slice_must_follow_the_keys_that_are_there() {
     let slices = encode_all(&index_of(&["a", "b", "c", "d"]), NOW, 2);
-    let [first, second] = &slices[..] else { panic!("{} slices", slices.len()) };
+    let [first, second, rest @ ..] = &slices[..] else { panic!("{} slices", slices.len()) };
+    assert!(rest.iter().all(Vec::is_empty));
     let mut index = Index::new();
     assert_eq!(index.decode_slice(second), Ok(()));
     assert_eq!(index.decode_slice(second), Err(CheckpointError::Order));
@@ -141,7 +205,7 @@ fn long_keys_that_share_everything_cost_what_they_are_long() {
         index.put(&key(at), version(i64::from(at) + 2, i64::from(at) + 2, 1));
     }
     let mut bytes = Vec::new();
-    index.encode_slice(None, 100, NOW, &mut bytes);
+    index.encode_slice(None, ALL, NOW, &mut bytes);
     assert!(bytes.len() > 40 * 4700, "sharing is capped at 255 bytes");
     let mut restored = Index::new();
     restored.decode_slice(&bytes).unwrap();
@@ -155,7 +219,7 @@ fn every_cut_of_a_slice_is_an_error_or_fewer_keys() {
     index.put(b"a", version(i64::MAX, 2, i64::MAX));
     index.tombstone(b"b", Revision::new(i64::MAX, 1), u32::MAX);
     let mut bytes = Vec::new();
-    index.encode_slice(None, 10, NOW, &mut bytes);
+    index.encode_slice(None, ALL, NOW, &mut bytes);
     let mut whole = 0;
     for cut in 0..bytes.len() {
         let mut restored = Index::new();
@@ -194,6 +258,7 @@ fn what_no_index_would_write_is_refused() {
         ("a number over 64 bits", [&good[..9], &[0xff; 9], &[2]].concat(), Err(OutOfRange)),
         ("lease -1", [&good[..9], &[0xff; 9], &[1]].concat(), Ok(())),
         ("the same key twice", [good, good].concat(), Err(Order)),
+        ("two keys, the second goes on", [good, &good[..4], &[3], &good[5..]].concat(), Err(Order)),
         ("the same row twice", [&good[..3], &[2], &good[4..], &[0, 0, 3]].concat(), Err(Order)),
         ("a tombstone after it", [&good[..3], &[2], &good[4..], &[0, 1, 3]].concat(), Ok(())),
         ("good", good.to_vec(), Ok(())),
@@ -213,7 +278,7 @@ proptest! {
         index.put(b"ab", version(50, 3, 2));
         index.tombstone(b"ab", Revision::new(51, 3), 4);
         let mut bytes = Vec::new();
-        index.encode_slice(None, 100, NOW, &mut bytes);
+        index.encode_slice(None, ALL, NOW, &mut bytes);
         for (at, byte) in changes {
             let at = at.index(bytes.len());
             bytes[at] = byte;
