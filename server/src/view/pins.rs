@@ -84,15 +84,15 @@ impl Pin {
     /// Lets the pin last as long again as a new one, though not beyond its end. One that has expired
     /// holds again if nothing that it held back was compacted meanwhile; `false` if something was.
     pub fn renew(&self) -> bool {
-        if self.extend(false) {
+        if self.prolong(false) {
             return true;
         }
         // Under the lock, so that no compaction is scheduled between the check and the pin.
         let space = self.view.read();
-        space.compact_revision() <= self.revision && self.extend(true)
+        space.compact_revision() <= self.revision && self.prolong(true)
     }
 
-    fn extend(&self, may_revive: bool) -> bool {
+    fn prolong(&self, may_revive: bool) -> bool {
         let mut registered = self.view.pins.0.lock();
         let expires_tick = (registered.now_tick + PIN_TICKS_MAX).min(self.ends_tick);
         let name = (self.revision, self.id);
@@ -104,7 +104,7 @@ impl Pin {
         may
     }
 
-    /// Lets the pin be renewed until `ticks_max` from now, and renews it. One that has expired stays so.
+    /// Lets the pin be renewed until `ticks_max` from now, and renews it.
     pub(super) fn extend(&mut self, ticks_max: u64) {
         self.ends_tick = self.view.pins.0.lock().now_tick.saturating_add(ticks_max);
         self.renew();
