@@ -44,7 +44,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::mutants;
 use crate::mvcc::{Revision, Row, Rows, RowsError, ScanBounds};
-use crate::view::{STEP_KEYS_MAX, View};
+use crate::view::{Recent, STEP_KEYS_MAX, View};
 use event::{Event, Previous, key_of};
 use hub::Inner;
 
@@ -94,6 +94,15 @@ pub enum CreateError {
     /// The stream was closed.
     #[error("the stream is closed")]
     NoStream,
+}
+
+/// What the driver read of the window.
+struct News {
+    /// Where the hub was.
+    from: Revision,
+    recent: Recent,
+    /// With their keys.
+    events: Vec<(bytes::Bytes, Row, Previous)>,
 }
 
 impl Hub {
@@ -213,17 +222,32 @@ impl Hub {
         rows: &dyn Rows,
         wakers: &mut Vec<Waker>,
     ) -> Result<bool, RowsError> {
-        let next = self.lock().next;
+        let news = self.read_news(view, rows)?;
+        Ok(self.take_news(news, wakers))
+    }
+
+    /// Reads what comes next, without the lock.
+    fn read_news(&self, view: &Arc<View>, rows: &dyn Rows) -> Result<News, RowsError> {
+        let from = self.lock().next;
         let mut new = Vec::new();
-        let recent = view.recent_rows(next, step_bounds(), &mut new);
-        if !recent.is_held {
-            if recent.current >= next.main {
-                self.lock().skip_to(recent.current, wakers);
-            }
-            return Ok(false);
-        }
+        let recent = view.recent_rows(from, step_bounds(), &mut new);
         let events = self.prepare(new, view, rows)?;
+        Ok(News { from, recent, events })
+    }
+
+    /// Takes what was read; true if there is more. The hub may have moved on meanwhile, as it does
+    /// when the first watcher comes: then this is old, and the next step reads again.
+    fn take_news(&self, News { from, recent, events }: News, wakers: &mut Vec<Waker>) -> bool {
         let mut inner = self.lock();
+        if inner.next != from {
+            return true;
+        }
+        if !recent.is_held {
+            if recent.current >= from.main {
+                inner.skip_to(recent.current, wakers);
+            }
+            return false;
+        }
         let last = events.last().map(|(_, row, _)| row.key.revision());
         for (key, row, prev) in events {
             inner.push(&key, || Event::new(&row, prev));
@@ -238,7 +262,7 @@ impl Hub {
                 inner.complete(recent.current, wakers);
             }
         }
-        Ok(recent.has_more)
+        recent.has_more
     }
 
     /// New rows with their keys, and with their previous versions where anybody wants those. Of large
