@@ -86,7 +86,6 @@ impl Inner {
         else {
             return true;
         };
-        group.trail.forget(&self.log);
         let nobody = BTreeSet::new();
         let names = group.members.get(&id).unwrap_or(&nobody);
         let mut next = i64::MAX;

@@ -137,7 +137,6 @@ impl Inner {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let Some(watcher) = stream.watchers.get(&watch_id) else { return };
         let Some(group) = self.groups.get_mut(&watcher.group) else { return };
-        group.trail.forget(&self.log);
         if watcher.next < group.trail.known_from() {
             stream.behind.insert(watch_id);
             return;
@@ -208,13 +207,20 @@ impl Inner {
         }
         let event = event();
         let main = event.at.main;
-        let number = self.log.push(event);
-        for group_id in concerned {
+        let concerned = concerned.into_boxed_slice();
+        let number = self.log.push(event, concerned.clone());
+        for &group_id in &concerned {
             let Some(group) = self.groups.get_mut(&group_id) else { continue };
-            group.trail.push(main, number, &self.log);
+            group.trail.push(main, number);
             if group.touched_at.is_none() {
                 group.touched_at = Some(main);
                 self.touched.push(group_id);
+            }
+        }
+        while let Some(forgetful) = self.log.drop_oldest() {
+            for group_id in &forgetful {
+                let Some(group) = self.groups.get_mut(group_id) else { continue };
+                group.trail.forget(self.log.first());
             }
         }
     }

@@ -54,7 +54,7 @@ pub use event::Filter;
 pub use scan::Scan;
 pub use stream::{Interest, StreamId};
 
-/// What the log of events may keep beside the recent window, in bytes.
+/// What the log of events, with the trails of it, may keep beside the recent window, in bytes.
 pub const LOG_BYTES_MAX: usize = 4 << 20;
 
 /// The bytes of rows, and of previous versions, at which a stretch of history ends; one revision may be

@@ -1,6 +1,7 @@
 //! Watches against a naive history: whatever happens between two pulls, each watcher is sent each event
 //! of its keys once, in order, in whole revisions, or is told that its history is gone.
 
+mod memory;
 mod moments;
 
 use std::collections::BTreeMap;
