@@ -19,7 +19,9 @@
 //! - A watcher gets each event of its keys from its start on once, in order, and never half a revision.
 //! - A header says no revision whose events are still to come: progress is told only behind them.
 //! - Everything from `trail.known_from` on is in the trail; who wants more reads the key space first.
-//! - What is waiting to be sent is never stored per watcher, except responses without events.
+//! - What is waiting to be sent is never stored per watcher, except responses without events. What is
+//!   stored of events, the log with its trails and the stretches of history, is bounded for the hub.
+//! - What was read without the lock is taken only if nothing came between that it does not know of.
 //!
 //! Lock order: the hub, then the key space. Nobody holds the hub while the store is read.
 
@@ -31,8 +33,10 @@ mod hub;
 mod interests;
 mod interval;
 mod log;
+mod ready;
 mod scan;
 mod stream;
+mod stretch;
 #[cfg(test)]
 mod tests;
 
@@ -57,9 +61,8 @@ pub use stream::{Interest, StreamId};
 /// What the log of events, with the trails of it, may keep beside the recent window, in bytes.
 pub const LOG_BYTES_MAX: usize = 4 << 20;
 
-/// The bytes of rows, and of previous versions, at which a stretch of history ends; one revision may be
-/// more. A client that stops reading in the middle of one keeps it.
-const STRETCH_BYTES_MAX: usize = if cfg!(test) { 100 } else { 4 << 20 };
+/// The bytes of rows, and of previous versions, at which one look ends; one revision may be more.
+const STRETCH_BYTES_MAX: usize = if cfg!(test) { 400 } else { 4 << 20 };
 
 /// Previous versions that are read at once: each may be as large as a request.
 const PREVIOUS_PER_READ: usize = if cfg!(test) { 3 } else { 32 };
@@ -230,7 +233,7 @@ impl Hub {
     fn read_news(&self, view: &Arc<View>, rows: &dyn Rows) -> Result<News, RowsError> {
         let from = self.lock().next;
         let mut new = Vec::new();
-        let recent = view.recent_rows(from, step_bounds(), &mut new);
+        let recent = view.recent_rows(from, step_bounds(STRETCH_BYTES_MAX), &mut new);
         let events = self.prepare(new, view, rows)?;
         Ok(News { from, recent, events })
     }
@@ -286,7 +289,7 @@ impl Hub {
             keyed.push((key, row, wanted));
         }
         drop(inner);
-        let mut found = previous(&wants_prev, view, rows)?.into_iter();
+        let mut found = previous(&wants_prev, STRETCH_BYTES_MAX, view, rows)?.into_iter();
         let with_previous = |(key, row, wanted): (bytes::Bytes, Row, bool)| {
             let previous = match wanted.then(|| found.next()).flatten() {
                 Some(found) => found.map_or(Previous::None, Previous::Kv),
@@ -303,21 +306,22 @@ impl Hub {
 }
 
 /// What one look at rows may take.
-fn step_bounds() -> ScanBounds {
-    ScanBounds { rows_max: mutants::step(STEP_KEYS_MAX), bytes_max: STRETCH_BYTES_MAX }
+fn step_bounds(bytes_max: usize) -> ScanBounds {
+    ScanBounds { rows_max: mutants::step(STEP_KEYS_MAX), bytes_max }
 }
 
 /// The versions that the first of `changes` (key and main revision, ascending) replaced: whole
-/// revisions, at least one, until they have [`STRETCH_BYTES_MAX`].
+/// revisions, at least one, until they have `bytes_max`.
 fn previous(
     changes: &[(bytes::Bytes, i64)],
+    bytes_max: usize,
     view: &Arc<View>,
     rows: &dyn Rows,
 ) -> Result<Vec<Option<bytes::Bytes>>, RowsError> {
     let (mut found, mut bytes) = (Vec::new(), 0);
     while let rest = &changes[found.len()..]
         && !rest.is_empty()
-        && bytes < STRETCH_BYTES_MAX
+        && bytes < bytes_max
     {
         let mut slice = rest.len().min(PREVIOUS_PER_READ);
         let last = rest[slice - 1].1;
