@@ -95,8 +95,13 @@ impl WatchStream {
             self.poll_requests(cx)?;
             self.poll_progress(cx);
             let mut sent = Sent::new(self.head());
-            let pulled = match self.scan.take() {
+            let unread = match self.scan.take() {
                 Some(scan) => self.read(scan)?,
+                None => None,
+            };
+            // What was read is sent before anybody else reads: it may have to make room for that.
+            let pulled = match unread {
+                Some(scan) => Pulled::Behind(scan),
                 None => hub(self.context.handle()).pull(self.stream, &mut sent, cx.waker()),
             };
             if let Some(bytes) = sent.too_large_bytes {
@@ -126,12 +131,12 @@ impl WatchStream {
         }
     }
 
-    /// Reads one step of history.
-    fn read(&self, mut scan: Scan) -> Result<Pulled, Status> {
+    /// Reads one step of history; gives the scan back if it needs more of them.
+    fn read(&self, mut scan: Scan) -> Result<Option<Scan>, Status> {
         let handle = self.context.handle();
         match scan.step(hub(handle), handle.view(), handle.rows().as_ref()) {
-            Ok(true) => Ok(Pulled::More),
-            Ok(false) => Ok(Pulled::Behind(scan)),
+            Ok(true) => Ok(None),
+            Ok(false) => Ok(Some(scan)),
             Err(error) => {
                 handle.fail(&error);
                 Err(Refusal::Stopped.into())

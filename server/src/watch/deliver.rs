@@ -6,14 +6,15 @@ use super::Scan;
 use super::encode::{Notice, Sent};
 use super::event::{Event, Filter, Previous};
 use super::hub::Inner;
-use super::stream::{Ready, Stream, StreamId, Stretch, Watcher};
-use crate::mutants::{self, Mutant};
+use super::ready::Ready;
+use super::stream::{Stream, StreamId, Watcher};
+use crate::mutants;
 
 /// A portion ends when it has this many bytes; one revision may be more.
 pub const PORTION_BYTES: usize = if cfg!(test) { 150 } else { 64 << 10 };
 
-/// Watchers that one portion serves from a stretch of history: each looks at all of it.
-const STRETCH_WATCHERS_MAX: usize = if cfg!(test) { 2 } else { 64 };
+/// Watchers that one portion serves from a stretch of history: most of them only move their cursors.
+const STRETCH_WATCHERS_MAX: usize = if cfg!(test) { 2 } else { 1024 };
 
 /// The name of a response that concerns all watchers of a stream.
 const ALL_WATCHERS: i64 = -1;
@@ -35,11 +36,12 @@ impl Inner {
     /// Appends what the stream sends next.
     pub(super) fn pull(&mut self, id: StreamId, fragment_bytes: usize, sent: &mut Sent) -> Pulled {
         let mut stretches = 0;
+        self.stretches.touch(id);
         while !is_full(sent) {
             let Some(stream) = self.streams.get_mut(&id) else { return Pulled::Closed };
             if let Some(control) = stream.controls.pop_front() {
                 sent.notice(control.revision, &control.notice);
-            } else if stream.stretch.is_some() {
+            } else if self.stretches.contains(id) {
                 if stretches == mutants::step(STRETCH_WATCHERS_MAX) {
                     return Pulled::More;
                 }
@@ -47,7 +49,7 @@ impl Inner {
                 self.send_stretch(id, fragment_bytes, sent);
             } else if stream.behind.is_empty() || !stream.ready.is_empty() && !stream.behind_first {
                 stream.behind_first = true;
-                let Some(&ready) = stream.ready.front() else { return self.rest(id, sent) };
+                let Some(ready) = stream.ready.front() else { return self.rest(id, sent) };
                 if !self.send_group(id, ready, fragment_bytes, sent) {
                     return Pulled::More;
                 }
@@ -77,69 +79,40 @@ impl Inner {
     fn send_group(
         &mut self,
         id: StreamId,
-        Ready { group: group_id, since }: Ready,
+        Ready { group: group_id, mut since, mut from_name }: Ready,
         fragment_bytes: usize,
         sent: &mut Sent,
     ) -> bool {
-        let (Some(stream), Some(group)) =
-            (self.streams.get_mut(&id), self.groups.get_mut(&group_id))
-        else {
+        let Some(stream) = self.streams.get_mut(&id) else { return true };
+        let Some(group) = self.groups.get_mut(&group_id) else {
+            stream.ready.remove(group_id);
             return true;
         };
-        group.trail.forget(&self.log);
         let nobody = BTreeSet::new();
         let names = group.members.get(&id).unwrap_or(&nobody);
-        let mut next = i64::MAX;
-        for name in names {
-            let Some(watcher) = stream.watchers.get_mut(name) else { continue };
-            if stream.behind.contains(name) {
-                continue;
-            }
-            watcher.next = watcher.next.max(since);
-            if watcher.next < group.trail.known_from() {
-                stream.behind.insert(*name);
-            } else {
-                next = next.min(watcher.next);
-            }
+        let known_from = group.trail.known_from();
+        if since < known_from {
+            stream.miss(names, since, known_from);
+            (since, from_name) = (known_from, i64::MIN);
         }
-        while let Some(main) = group.trail.first_from(next).filter(|main| *main <= self.revision) {
+        while let Some(main) = group.trail.first_from(since).filter(|main| *main <= self.revision) {
             let events: Vec<&Event> = group.trail.at(main, &self.log).collect();
             let mut portion = Portion { main, events: &events, fragment_bytes, sent };
-            if !portion.send_to(stream, names) {
+            let stopped_at = portion.send_to(stream, names.range(from_name..));
+            #[cfg(test)]
+            {
+                let seen = names.range(from_name..stopped_at.unwrap_or(i64::MAX)).count();
+                self.visits.set(self.visits.get() + seen as u64);
+            }
+            if let Some(name) = stopped_at {
+                stream.ready.resume_at(group_id, main, name);
                 return false;
             }
-            next = main + 1;
+            (since, from_name) = (main + 1, i64::MIN);
         }
-        stream.ready.retain(|ready| ready.group != group_id);
+        stream.ready.remove(group_id);
         group.idle.insert(id);
         true
-    }
-
-    /// Sends one watcher that is behind its part of the stretch that was read.
-    fn send_stretch(&mut self, id: StreamId, fragment_bytes: usize, sent: &mut Sent) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        let Some(stretch) = &mut stream.stretch else { return };
-        let Some(watch_id) = stretch.pending.pop_front() else {
-            stream.stretch = None;
-            return;
-        };
-        let (Some(watcher), true) =
-            (stream.watchers.get_mut(&watch_id), stream.behind.contains(&watch_id))
-        else {
-            return;
-        };
-        let Some(group) = self.groups.get(&watcher.group) else { return };
-        let wanted: Vec<&Event> = stretch
-            .events
-            .iter()
-            .filter(|(key, event)| event.at.main >= watcher.next && group.range.contains(key))
-            .map(|(_, event)| event)
-            .filter(|event| watcher.filter.admits(event))
-            .collect();
-        send_events(watcher, watch_id, (stretch.upto, &wanted), fragment_bytes, sent);
-        let upto = stretch.upto - i64::from(mutants::on(Mutant::HandOverTwice));
-        watcher.next = (upto + 1).max(watcher.next);
-        self.place(id, watch_id);
     }
 
     /// What has to be read for the watchers of a stream that are behind.
@@ -148,23 +121,12 @@ impl Inner {
         let Stream { behind, watchers, .. } = stream;
         let next = behind.iter().filter_map(|name| watchers.get(name)).map(|w| w.next).min();
         match next {
-            Some(from) => Pulled::Behind(Scan::new(id, from)),
+            Some(from) => Pulled::Behind(self.new_scan(id, from)),
             None => {
                 behind.clear();
                 Pulled::More
             }
         }
-    }
-
-    /// Takes what a scan found.
-    pub(super) fn absorb(&mut self, id: StreamId, mut stretch: Stretch) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        let Stream { behind, watchers, .. } = stream;
-        let (from, upto) = (stretch.from, stretch.upto);
-        let waits =
-            |name: &&i64| watchers.get(name).is_some_and(|w| (from..=upto).contains(&w.next));
-        stretch.pending = behind.iter().filter(waits).copied().collect();
-        stream.stretch = Some(stretch);
     }
 
     /// History before `compacted` is gone; `floor` is where the window begins. Ends the watchers that
@@ -193,8 +155,13 @@ struct Portion<'a> {
 }
 
 impl Portion<'_> {
-    /// Sends to every watcher that waits for it; false if the portion was full before the end.
-    fn send_to(&mut self, stream: &mut Stream, names: &BTreeSet<i64>) -> bool {
+    /// Sends to each of these watchers that waits for it; says with whom to go on if the portion was full
+    /// before the end.
+    fn send_to<'n>(
+        &mut self,
+        stream: &mut Stream,
+        names: impl Iterator<Item = &'n i64>,
+    ) -> Option<i64> {
         // Watchers that want the same get the same bytes.
         let mut encoded: BTreeMap<Filter, Vec<u8>> = BTreeMap::new();
         for name in names {
@@ -203,7 +170,7 @@ impl Portion<'_> {
                 continue;
             }
             if is_full(self.sent) {
-                return false;
+                return Some(*name);
             }
             if watcher.filter.prev_kv && self.lacks_prev() {
                 // It came after the events did.
@@ -225,7 +192,7 @@ impl Portion<'_> {
                 self.sent.events += wanted().count() as u64;
             }
         }
-        true
+        None
     }
 
     fn lacks_prev(&self) -> bool {
@@ -245,7 +212,7 @@ fn encode<'a>(events: impl Iterator<Item = &'a Event>, filter: Filter) -> Vec<u8
 }
 
 /// Sends events, in parts if the watcher allows it and they are too large for one response.
-fn send_events(
+pub(super) fn send_events(
     watcher: &mut Watcher,
     watch_id: i64,
     (header, events): (i64, &[&Event]),

@@ -74,14 +74,15 @@ impl Event {
         self.kv.len() + prev + std::mem::size_of::<Self>()
     }
 
+    /// How long it is as an element of `WatchResponse.events`, in bytes.
+    pub(super) fn encoded_len(&self, with_prev: bool) -> usize {
+        let len = self.message_len(with_prev);
+        TAG_BYTES + encoded_len_varint(len as u64) + len
+    }
+
     /// Appends it as an element of `WatchResponse.events`.
     pub(super) fn encode(&self, with_prev: bool, out: &mut Vec<u8>) {
-        let prev = match &self.prev {
-            Previous::Kv(kv) if with_prev => Some(kv),
-            _ => None,
-        };
-        let type_bytes = if self.is_delete { TAG_BYTES + 1 } else { 0 };
-        let len = type_bytes + field_len(&self.kv) + prev.map_or(0, field_len);
+        let len = self.message_len(with_prev);
         encode_key(EVENTS, WireType::LengthDelimited, out);
         encode_varint(len as u64, out);
         if self.is_delete {
@@ -89,8 +90,20 @@ impl Event {
             encode_varint(DELETE, out);
         }
         put_field(KV, &self.kv, out);
-        if let Some(prev) = prev {
+        if let Some(prev) = self.sent_prev(with_prev) {
             put_field(PREV_KV, prev, out);
+        }
+    }
+
+    fn message_len(&self, with_prev: bool) -> usize {
+        let type_bytes = if self.is_delete { TAG_BYTES + 1 } else { 0 };
+        type_bytes + field_len(&self.kv) + self.sent_prev(with_prev).map_or(0, field_len)
+    }
+
+    fn sent_prev(&self, with_prev: bool) -> Option<&Bytes> {
+        match &self.prev {
+            Previous::Kv(kv) if with_prev => Some(kv),
+            _ => None,
         }
     }
 }

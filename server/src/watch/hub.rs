@@ -8,7 +8,8 @@ use super::event::Event;
 use super::group::Group;
 use super::interests::{GroupId, Interests};
 use super::log::Log;
-use super::stream::{CONTROLS_MAX, Control, Interest, Ready, Stream, StreamId, Watcher};
+use super::stream::{CONTROLS_MAX, Control, Interest, Stream, StreamId, Watcher};
+use super::stretch::Stretches;
 use super::{Counts, CreateError};
 use crate::mutants::{self, Mutant};
 use crate::mvcc::{KeyRange, Revision};
@@ -24,6 +25,7 @@ pub(super) struct Inner {
     pub(super) interests: Interests,
     pub(super) groups: BTreeMap<GroupId, Group>,
     pub(super) streams: BTreeMap<StreamId, Stream>,
+    pub(super) stretches: Stretches,
     /// How many watchers want previous versions.
     pub(super) with_prev: usize,
     /// Groups with events of a revision that is not complete yet.
@@ -32,6 +34,9 @@ pub(super) struct Inner {
     asked: BTreeSet<StreamId>,
     last_id: u64,
     pub(super) counts: Counts,
+    /// Watchers, and events of history, that were looked at.
+    #[cfg(test)]
+    pub(super) visits: std::cell::Cell<u64>,
 }
 
 impl Inner {
@@ -43,11 +48,14 @@ impl Inner {
             interests: Interests::default(),
             groups: BTreeMap::new(),
             streams: BTreeMap::new(),
+            stretches: Stretches::default(),
             with_prev: 0,
             touched: Vec::new(),
             asked: BTreeSet::new(),
             last_id: 0,
             counts: Counts::default(),
+            #[cfg(test)]
+            visits: Default::default(),
         }
     }
 
@@ -62,6 +70,7 @@ impl Inner {
     pub(super) fn close(&mut self, id: StreamId) {
         let Some(stream) = self.streams.remove(&id) else { return };
         self.counts.streams -= 1;
+        self.stretches.remove(id);
         for (watch_id, watcher) in stream.watchers {
             self.leave(id, watch_id, &watcher);
         }
@@ -106,6 +115,7 @@ impl Inner {
         };
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.watchers.insert(watch_id, watcher);
+            stream.added += 1;
         }
         self.counts.watchers += 1;
         self.place(id, watch_id);
@@ -124,10 +134,7 @@ impl Inner {
         let Some(stream) = self.streams.get_mut(&id) else { return false };
         let Some(watcher) = stream.watchers.remove(&watch_id) else { return false };
         stream.behind.remove(&watch_id);
-        if let Some(stretch) = &mut stream.stretch {
-            // The name may be given again, to a watcher that wants something else.
-            stretch.pending.retain(|pending| *pending != watch_id);
-        }
+        self.stretches.done(id, watch_id);
         self.leave(id, watch_id, &watcher);
         true
     }
@@ -137,18 +144,15 @@ impl Inner {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let Some(watcher) = stream.watchers.get(&watch_id) else { return };
         let Some(group) = self.groups.get_mut(&watcher.group) else { return };
-        group.trail.forget(&self.log);
         if watcher.next < group.trail.known_from() {
             stream.behind.insert(watch_id);
             return;
         }
         stream.behind.remove(&watch_id);
         let has_events = group.trail.newest().is_some_and(|newest| newest >= watcher.next);
-        let is_ready = |ready: &&mut Ready| ready.group == watcher.group;
-        if let Some(ready) = stream.ready.iter_mut().find(is_ready) {
-            ready.since = ready.since.min(watcher.next);
-        } else if has_events && group.idle.remove(&id) {
-            stream.ready.push_back(Ready { group: watcher.group, since: watcher.next });
+        let is_ready = stream.ready.join(watcher.group, watch_id, watcher.next);
+        if !is_ready && has_events && group.idle.remove(&id) {
+            stream.ready.push(watcher.group, watcher.next);
         }
     }
 
@@ -181,7 +185,7 @@ impl Inner {
         if !group.members.contains_key(&id)
             && let Some(stream) = self.streams.get_mut(&id)
         {
-            stream.ready.retain(|ready| ready.group != watcher.group);
+            stream.ready.remove(watcher.group);
         }
         if group.members.is_empty()
             && let Some(group) = self.groups.remove(&watcher.group)
@@ -208,13 +212,20 @@ impl Inner {
         }
         let event = event();
         let main = event.at.main;
-        let number = self.log.push(event);
-        for group_id in concerned {
+        let concerned = concerned.into_boxed_slice();
+        let number = self.log.push(event, concerned.clone());
+        for &group_id in &concerned {
             let Some(group) = self.groups.get_mut(&group_id) else { continue };
-            group.trail.push(main, number, &self.log);
+            group.trail.push(main, number);
             if group.touched_at.is_none() {
                 group.touched_at = Some(main);
                 self.touched.push(group_id);
+            }
+        }
+        while let Some(forgetful) = self.log.drop_oldest() {
+            for group_id in &forgetful {
+                let Some(group) = self.groups.get_mut(group_id) else { continue };
+                group.trail.forget(self.log.first());
             }
         }
     }
@@ -236,7 +247,7 @@ impl Inner {
             // What came before it concerns nobody here, however long the log and the window have it.
             for stream_id in std::mem::take(&mut group.idle) {
                 if let Some(stream) = self.streams.get_mut(&stream_id) {
-                    stream.ready.push_back(Ready { group: group_id, since });
+                    stream.ready.push(group_id, since);
                     wakers.extend(stream.waker.take());
                 }
             }
@@ -316,10 +327,9 @@ impl Inner {
         let revision = self.revision;
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let Stream { watchers, controls, behind, ready, .. } = stream;
-        let ready: BTreeSet<GroupId> = ready.iter().map(|ready| ready.group).collect();
         for (&watch_id, watcher) in watchers.iter_mut().filter(|(_, w)| w.progress_notify) {
             let was_fresh = std::mem::replace(&mut watcher.is_fresh, false);
-            let is_synced = !behind.contains(&watch_id) && !ready.contains(&watcher.group)
+            let is_synced = !behind.contains(&watch_id) && ready.get(watcher.group).is_none()
                 || mutants::on(Mutant::ProgressAheadOfEvents);
             let has_begun = watcher.start <= revision && watcher.next <= revision + 1;
             if !was_fresh && is_synced && has_begun {

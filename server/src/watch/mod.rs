@@ -19,7 +19,9 @@
 //! - A watcher gets each event of its keys from its start on once, in order, and never half a revision.
 //! - A header says no revision whose events are still to come: progress is told only behind them.
 //! - Everything from `trail.known_from` on is in the trail; who wants more reads the key space first.
-//! - What is waiting to be sent is never stored per watcher, except responses without events.
+//! - What is waiting to be sent is never stored per watcher, except responses without events. What is
+//!   stored of events, the log with its trails and the stretches of history, is bounded for the hub.
+//! - What was read without the lock is taken only if nothing came between that it does not know of.
 //!
 //! Lock order: the hub, then the key space. Nobody holds the hub while the store is read.
 
@@ -31,8 +33,10 @@ mod hub;
 mod interests;
 mod interval;
 mod log;
+mod ready;
 mod scan;
 mod stream;
+mod stretch;
 #[cfg(test)]
 mod tests;
 
@@ -44,7 +48,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::mutants;
 use crate::mvcc::{Revision, Row, Rows, RowsError, ScanBounds};
-use crate::view::{STEP_KEYS_MAX, View};
+use crate::view::{Recent, STEP_KEYS_MAX, View};
 use event::{Event, Previous, key_of};
 use hub::Inner;
 
@@ -54,12 +58,11 @@ pub use event::Filter;
 pub use scan::Scan;
 pub use stream::{Interest, StreamId};
 
-/// What the log of events may keep beside the recent window, in bytes.
+/// What the log of events, with the trails of it, may keep beside the recent window, in bytes.
 pub const LOG_BYTES_MAX: usize = 4 << 20;
 
-/// The bytes of rows, and of previous versions, at which a stretch of history ends; one revision may be
-/// more. A client that stops reading in the middle of one keeps it.
-const STRETCH_BYTES_MAX: usize = if cfg!(test) { 100 } else { 4 << 20 };
+/// The bytes of rows, and of previous versions, at which one look ends; one revision may be more.
+const STRETCH_BYTES_MAX: usize = if cfg!(test) { 400 } else { 4 << 20 };
 
 /// Previous versions that are read at once: each may be as large as a request.
 const PREVIOUS_PER_READ: usize = if cfg!(test) { 3 } else { 32 };
@@ -94,6 +97,15 @@ pub enum CreateError {
     /// The stream was closed.
     #[error("the stream is closed")]
     NoStream,
+}
+
+/// What the driver read of the window.
+struct News {
+    /// Where the hub was.
+    from: Revision,
+    recent: Recent,
+    /// With their keys.
+    events: Vec<(bytes::Bytes, Row, Previous)>,
 }
 
 impl Hub {
@@ -213,17 +225,32 @@ impl Hub {
         rows: &dyn Rows,
         wakers: &mut Vec<Waker>,
     ) -> Result<bool, RowsError> {
-        let next = self.lock().next;
+        let news = self.read_news(view, rows)?;
+        Ok(self.take_news(news, wakers))
+    }
+
+    /// Reads what comes next, without the lock.
+    fn read_news(&self, view: &Arc<View>, rows: &dyn Rows) -> Result<News, RowsError> {
+        let from = self.lock().next;
         let mut new = Vec::new();
-        let recent = view.recent_rows(next, step_bounds(), &mut new);
-        if !recent.is_held {
-            if recent.current >= next.main {
-                self.lock().skip_to(recent.current, wakers);
-            }
-            return Ok(false);
-        }
+        let recent = view.recent_rows(from, step_bounds(STRETCH_BYTES_MAX), &mut new);
         let events = self.prepare(new, view, rows)?;
+        Ok(News { from, recent, events })
+    }
+
+    /// Takes what was read; true if there is more. The hub may have moved on meanwhile, as it does
+    /// when the first watcher comes: then this is old, and the next step reads again.
+    fn take_news(&self, News { from, recent, events }: News, wakers: &mut Vec<Waker>) -> bool {
         let mut inner = self.lock();
+        if inner.next != from {
+            return true;
+        }
+        if !recent.is_held {
+            if recent.current >= from.main {
+                inner.skip_to(recent.current, wakers);
+            }
+            return false;
+        }
         let last = events.last().map(|(_, row, _)| row.key.revision());
         for (key, row, prev) in events {
             inner.push(&key, || Event::new(&row, prev));
@@ -238,7 +265,7 @@ impl Hub {
                 inner.complete(recent.current, wakers);
             }
         }
-        Ok(recent.has_more)
+        recent.has_more
     }
 
     /// New rows with their keys, and with their previous versions where anybody wants those. Of large
@@ -262,7 +289,7 @@ impl Hub {
             keyed.push((key, row, wanted));
         }
         drop(inner);
-        let mut found = previous(&wants_prev, view, rows)?.into_iter();
+        let mut found = previous(&wants_prev, STRETCH_BYTES_MAX, view, rows)?.into_iter();
         let with_previous = |(key, row, wanted): (bytes::Bytes, Row, bool)| {
             let previous = match wanted.then(|| found.next()).flatten() {
                 Some(found) => found.map_or(Previous::None, Previous::Kv),
@@ -279,21 +306,22 @@ impl Hub {
 }
 
 /// What one look at rows may take.
-fn step_bounds() -> ScanBounds {
-    ScanBounds { rows_max: mutants::step(STEP_KEYS_MAX), bytes_max: STRETCH_BYTES_MAX }
+fn step_bounds(bytes_max: usize) -> ScanBounds {
+    ScanBounds { rows_max: mutants::step(STEP_KEYS_MAX), bytes_max }
 }
 
 /// The versions that the first of `changes` (key and main revision, ascending) replaced: whole
-/// revisions, at least one, until they have [`STRETCH_BYTES_MAX`].
+/// revisions, at least one, until they have `bytes_max`.
 fn previous(
     changes: &[(bytes::Bytes, i64)],
+    bytes_max: usize,
     view: &Arc<View>,
     rows: &dyn Rows,
 ) -> Result<Vec<Option<bytes::Bytes>>, RowsError> {
     let (mut found, mut bytes) = (Vec::new(), 0);
     while let rest = &changes[found.len()..]
         && !rest.is_empty()
-        && bytes < STRETCH_BYTES_MAX
+        && bytes < bytes_max
     {
         let mut slice = rest.len().min(PREVIOUS_PER_READ);
         let last = rest[slice - 1].1;

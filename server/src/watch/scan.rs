@@ -11,16 +11,16 @@
 //! scheduled meanwhile may have deleted some under the scan, so the compact revision is looked at
 //! afterwards. What the window has is sent whatever is compacted.
 
+use bytes::Bytes;
+
 use super::event::{Event, Previous, key_of};
 use super::hub::Inner;
-use super::stream::{StreamId, Stretch};
+use super::stream::StreamId;
+use super::stretch::{GroupEvents, Stretch};
 use super::{Hub, previous, step_bounds};
 use crate::mutants::{self, Mutant};
 use crate::mvcc::{Revision, Row, Rows, RowsError};
 use crate::view::View;
-
-/// Events with their keys.
-type KeyedEvents = Vec<(bytes::Bytes, Event)>;
 
 /// A stretch of history being read.
 #[derive(Debug)]
@@ -29,6 +29,22 @@ pub struct Scan {
     from: i64,
     next: Revision,
     rows: Vec<Row>,
+    /// At how many bytes of rows a step ends, and the reading of previous versions.
+    bytes_max: usize,
+}
+
+/// What of the rows the stream's watchers want.
+#[derive(Default)]
+struct Matched {
+    /// Each with whether its previous version is wanted.
+    rows: Vec<(Row, bool)>,
+    /// The keys and main revisions of those.
+    wants_prev: Vec<(Bytes, i64)>,
+    groups: GroupEvents,
+    /// Everything up to this main revision is in it, if not all of the rows are.
+    cut: Option<i64>,
+    /// As in [`Stretch`].
+    added: u64,
 }
 
 /// What one step read.
@@ -40,8 +56,8 @@ enum Step {
 }
 
 impl Scan {
-    pub(super) fn new(stream: StreamId, from: i64) -> Self {
-        Self { stream, from, next: Revision::new(from, 0), rows: Vec::new() }
+    pub(super) fn new(stream: StreamId, from: i64, bytes_max: usize) -> Self {
+        Self { stream, from, next: Revision::new(from, 0), rows: Vec::new(), bytes_max }
     }
 
     /// Reads on; true when the hub has the result and the stream may be pulled again.
@@ -66,15 +82,13 @@ impl Scan {
         }
         let complete = self.rows.partition_point(|row| row.key.revision().main <= upto);
         self.rows.truncate(complete);
-        let (events, cut) = self.events(hub, view, rows)?;
-        let upto = cut.unwrap_or(upto);
-        let stretch = Stretch { events, from: self.from, upto, pending: Default::default() };
+        let stretch = self.stretch(upto, hub, view, rows)?;
         hub.lock().absorb(self.stream, stretch);
         Ok(true)
     }
 
     fn read(&mut self, view: &View, rows: &dyn Rows) -> Result<Step, RowsError> {
-        let bounds = step_bounds();
+        let bounds = step_bounds(self.bytes_max);
         let recent = view.recent_rows(self.next, bounds, &mut self.rows);
         let (mut end, mut has_more) = (recent.current, recent.has_more);
         if !recent.is_held {
@@ -99,57 +113,75 @@ impl Scan {
         Ok(Step::Read { upto })
     }
 
-    /// The rows that the stream's watchers want, with their previous versions where they want those; and
-    /// the revision up to which they are complete, if those were too much for one stretch.
-    fn events(
+    /// The rows that the stream's watchers want, with their previous versions where they want those: as
+    /// many revisions as one stretch takes.
+    fn stretch(
         &mut self,
+        upto: i64,
         hub: &Hub,
         view: &std::sync::Arc<View>,
         rows: &dyn Rows,
-    ) -> Result<(KeyedEvents, Option<i64>), RowsError> {
-        let mut wanted = Vec::new();
-        let mut wants_prev = Vec::new();
-        {
-            let hub = hub.lock();
-            for row in self.rows.drain(..) {
-                let key = key_of(&row).ok_or(RowsError::Damaged(row.key.revision()))?;
-                if let Some(prev) = hub.interest_of(self.stream, &key) {
-                    if prev {
-                        wants_prev.push((key.clone(), row.key.revision().main));
-                    }
-                    wanted.push((key, row, prev));
-                }
-            }
-        }
-        let found = previous(&wants_prev, view, rows)?;
-        let cut = wants_prev.get(found.len()).map(|(_, main)| main - 1);
-        if let Some(cut) = cut {
-            wanted.retain(|(_, row, _)| row.key.revision().main <= cut);
-        }
+    ) -> Result<Stretch, RowsError> {
+        let all = std::mem::take(&mut self.rows);
+        let matched = hub.lock().match_rows(self.stream, all, self.bytes_max)?;
+        let found = previous(&matched.wants_prev, self.bytes_max, view, rows)?;
+        let cut = matched.wants_prev.get(found.len()).map(|(_, main)| main - 1);
+        let upto = cut.or(matched.cut).unwrap_or(upto);
         let mut found = found.into_iter();
-        let event = |(key, row, prev): (bytes::Bytes, Row, bool)| {
+        let event = |(row, prev): (Row, bool)| {
             let previous = match prev {
                 true => found.next().flatten().map_or(Previous::None, Previous::Kv),
                 false => Previous::None,
             };
-            (key, Event::new(&row, previous))
+            Event::new(&row, previous)
         };
-        Ok((wanted.into_iter().map(event).collect(), cut))
+        let complete =
+            matched.rows.into_iter().take_while(|(row, _)| row.key.revision().main <= upto);
+        let events = complete.map(event).collect();
+        let Matched { groups, added, .. } = matched;
+        Ok(Stretch { from: self.from, upto, added, events, groups })
     }
 }
 
 impl Inner {
-    /// Whether a stream's watchers are concerned by `key`, and whether any of their groups wants the
-    /// previous version.
-    fn interest_of(&self, id: StreamId, key: &[u8]) -> Option<bool> {
-        let mut found = None;
-        self.interests.concerned(key, &mut |group| {
-            if let Some(group) = self.groups.get(&group)
-                && group.members.contains_key(&id)
+    /// Finds whom rows concern of a stream's watchers; whole revisions, at least one, until there are
+    /// `bytes_max` bytes of that.
+    fn match_rows(
+        &self,
+        id: StreamId,
+        rows: Vec<Row>,
+        bytes_max: usize,
+    ) -> Result<Matched, RowsError> {
+        let added = self.streams.get(&id).map_or(0, |stream| stream.added);
+        let mut matched = Matched { added, ..Matched::default() };
+        let (mut numbers, mut last) = (0, None);
+        for row in rows {
+            let main = row.key.revision().main;
+            if let Some(before) = last.filter(|before| *before < main)
+                && numbers * size_of::<u32>() >= bytes_max
             {
-                found = Some(found.unwrap_or(false) || group.with_prev > 0);
+                matched.cut = Some(before);
+                break;
             }
-        });
-        found
+            last = Some(main);
+            let key = key_of(&row).ok_or(RowsError::Damaged(row.key.revision()))?;
+            let number = u32::try_from(matched.rows.len()).expect("fewer rows in memory");
+            let mut wanted = None;
+            self.interests.concerned(&key, &mut |group_id| {
+                if let Some(group) = self.groups.get(&group_id)
+                    && group.members.contains_key(&id)
+                {
+                    wanted = Some(wanted.unwrap_or(false) || group.with_prev > 0);
+                    matched.groups.entry(group_id).or_default().push(number);
+                    numbers += 1;
+                }
+            });
+            let Some(prev) = wanted else { continue };
+            if prev {
+                matched.wants_prev.push((key, main));
+            }
+            matched.rows.push((row, prev));
+        }
+        Ok(matched)
     }
 }

@@ -6,11 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::task::Waker;
 
-use bytes::Bytes;
-
 use super::encode::Notice;
-use super::event::{Event, Filter};
+use super::event::Filter;
 use super::interests::GroupId;
+use super::ready::ReadyGroups;
 use crate::mvcc::KeyRange;
 
 /// Names a stream of a [`Hub`](super::Hub).
@@ -68,28 +67,6 @@ pub(super) struct Control {
     pub(super) notice: Notice,
 }
 
-/// A stretch of history on its way to the watchers that are behind.
-#[derive(Debug)]
-pub(super) struct Stretch {
-    /// With their keys, ascending.
-    pub(super) events: Vec<(Bytes, Event)>,
-    /// Everything from this main revision on is in it; who wants more came while it was read.
-    pub(super) from: i64,
-    /// Everything up to this main revision is in it.
-    pub(super) upto: i64,
-    /// Who has yet to get its part.
-    pub(super) pending: VecDeque<i64>,
-}
-
-/// A group with events for the live watchers of a stream.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ready {
-    pub(super) group: GroupId,
-    /// Those watchers have been sent everything before this main revision, whatever their cursors say:
-    /// a cursor stands still as long as nothing concerns it.
-    pub(super) since: i64,
-}
-
 #[derive(Debug, Default)]
 pub(super) struct Stream {
     pub(super) watchers: BTreeMap<i64, Watcher>,
@@ -98,10 +75,10 @@ pub(super) struct Stream {
     pub(super) ended: BTreeSet<i64>,
     pub(super) next_id: i64,
     pub(super) controls: VecDeque<Control>,
-    /// Groups with events for live watchers, in the order in which they came up.
-    pub(super) ready: VecDeque<Ready>,
+    /// How many watchers it has had.
+    pub(super) added: u64,
+    pub(super) ready: ReadyGroups,
     pub(super) behind: BTreeSet<i64>,
-    pub(super) stretch: Option<Stretch>,
     /// Revisions at which somebody asked how far the stream has come.
     pub(super) progress: VecDeque<i64>,
     pub(super) waker: Option<Waker>,
@@ -122,15 +99,28 @@ impl Stream {
     /// Everything up to `revision` is to be read by whoever wants some of it. The live watchers of groups
     /// that are not ready have been sent everything before `since`.
     pub(super) fn fall_behind(&mut self, since: i64, revision: i64) {
-        let ready: BTreeMap<GroupId, i64> =
-            self.ready.iter().map(|ready| (ready.group, ready.since)).collect();
         for (watch_id, watcher) in &mut self.watchers {
             if !self.behind.contains(watch_id) {
-                let since = ready.get(&watcher.group).copied().unwrap_or(since);
+                let since = self.ready.get(watcher.group).map_or(since, |ready| ready.since);
                 watcher.next = watcher.next.max(since);
             }
             if watcher.next <= revision {
                 self.behind.insert(*watch_id);
+            }
+        }
+    }
+
+    /// The log forgot everything before `known_from` of a group whose live watchers, those with these
+    /// names, have been sent everything before `since`: whoever wants some of it is behind.
+    pub(super) fn miss(&mut self, names: &BTreeSet<i64>, since: i64, known_from: i64) {
+        for name in names {
+            let Some(watcher) = self.watchers.get_mut(name) else { continue };
+            if self.behind.contains(name) {
+                continue;
+            }
+            watcher.next = watcher.next.max(since);
+            if watcher.next < known_from {
+                self.behind.insert(*name);
             }
         }
     }

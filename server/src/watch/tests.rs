@@ -1,6 +1,7 @@
 //! Watches against a naive history: whatever happens between two pulls, each watcher is sent each event
 //! of its keys once, in order, in whole revisions, or is told that its history is gone.
 
+mod memory;
 mod moments;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 use quorate_proto::{etcdserverpb, mvccpb};
 
-use super::{CreateError, Filter, Head, Hub, Interest, Pulled, Scan, Sent, StreamId};
+use super::{CreateError, Filter, Head, Hub, Interest, News, Pulled, Scan, Sent, StreamId};
 use crate::mvcc::tests::store::Store;
 use crate::mvcc::{DeleteRange, KeyRange, KeySpace, Limits, Op, Put, RangeEnd, Txn};
 use crate::view::View;
@@ -69,6 +70,8 @@ struct World {
     history: Vec<Change>,
     live: BTreeMap<Bytes, mvccpb::KeyValue>,
     current: i64,
+    /// What a driver has read and not taken yet.
+    news: Option<News>,
     clients: Vec<Client>,
 }
 
@@ -76,12 +79,24 @@ struct World {
 enum Step {
     Write(Vec<(u8, bool)>),
     Advance,
+    /// Half an advance: others come between reading and taking.
+    ReadNews,
+    TakeNews,
     Flush,
     Evict(u8),
     Compact(u8),
     Open,
-    Create { client: usize, range: (u8, u8), back: i64, filter: Filter, fragment: bool },
-    Cancel { client: usize, watch_id: i64 },
+    Create {
+        client: usize,
+        range: (u8, u8),
+        back: i64,
+        filter: Filter,
+        fragment: bool,
+    },
+    Cancel {
+        client: usize,
+        watch_id: i64,
+    },
     AskProgress(usize),
     TellProgress(usize),
     Pull(usize),
@@ -110,6 +125,7 @@ impl World {
             history: Vec::new(),
             live: BTreeMap::new(),
             current: 1,
+            news: None,
             clients: Vec::new(),
         }
     }
@@ -119,6 +135,16 @@ impl World {
         match step {
             Step::Write(changes) => self.write(&changes),
             Step::Advance => drop(self.hub.advance(&self.view, &self.store).unwrap()),
+            Step::ReadNews => {
+                self.news = Some(self.hub.read_news(&self.view, &self.store).unwrap());
+            }
+            Step::TakeNews => {
+                if let Some(news) = self.news.take() {
+                    let mut wakers = Vec::new();
+                    self.hub.take_news(news, &mut wakers);
+                    wakers.into_iter().for_each(Waker::wake);
+                }
+            }
             Step::Flush => self.flush(),
             Step::Evict(rows) => drop(self.view.write().evict(usize::from(rows))),
             Step::Compact(back) => self.compact(self.current - i64::from(back % 6)),
@@ -431,6 +457,8 @@ fn step() -> impl Strategy<Value = Step> {
         8 => prop::collection::vec((any::<u8>(), prop::bool::weighted(0.3)), 1..4)
             .prop_map(Step::Write),
         5 => Just(Step::Advance),
+        2 => Just(Step::ReadNews),
+        2 => Just(Step::TakeNews),
         3 => Just(Step::Flush),
         3 => (1..12u8).prop_map(Step::Evict),
         1 => any::<u8>().prop_map(Step::Compact),

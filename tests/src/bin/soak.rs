@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! 99 connections, a stream each, 100 watchers of one prefix each     read all they get
-//! 10 connections, 10 streams each, a watcher of all keys each        read nothing after `created`
+//! 5 connections, 10 streams each, a watcher of all keys each         read nothing after `created`
+//! 50 connections, a stream each, a watcher of 160 MiB of history     read nothing after `created`
 //! 8 writers at a fixed rate, a compaction every ten seconds
 //! ```
 //!
+//! Those who asked for history must not cost more than what is on its way to them: `STALLED_MIB_MAX`.
 //! Memory is what no file backs. It is flat if the mean of the last quarter of the time is at most a
 //! twentieth above that of the second quarter; the first is for getting warm.
 
@@ -27,8 +29,18 @@ use tonic::transport::Channel;
 
 const PREFIXES: usize = 99;
 const WATCHERS_PER_PREFIX: usize = 100;
-const SILENT_CONNECTIONS: usize = 10;
+const SILENT_CONNECTIONS: usize = 5;
 const SILENT_PER_CONNECTION: usize = 10;
+/// Each has a connection for itself: on one that is shared the first takes all of the window.
+const SILENT_BEHIND: usize = 50;
+const HISTORY_PUTS: u64 = 20_000;
+const HISTORY_KEYS: u64 = 100;
+const HISTORY_VALUE_BYTES: usize = 8 << 10;
+/// For how many looks those who asked for history are left alone.
+const STALLED_LOOKS: u64 = 4;
+/// The most that memory may grow when they come: 16 MiB of history, a buffer of 128 KiB for each, and
+/// what the store has cached.
+const STALLED_MIB_MAX: f64 = 48.0;
 const KEYS: u64 = 9_900;
 const VALUE_BYTES: usize = 256;
 const WRITERS: u64 = 8;
@@ -93,6 +105,7 @@ fn quarters(samples: &[f64]) -> (f64, f64) {
 /// Runs the load; gives the memory in MiB, once a second.
 async fn soak(server: &mut Server, minutes: u64, rate: u64) -> anyhow::Result<Vec<f64>> {
     let counts = Rc::new(Counts::default());
+    let _behind = stall_in_history(server).await?;
     let mut readers = Vec::new();
     for prefix in 0..PREFIXES {
         let channel = connect(&server.url()).await?;
@@ -142,6 +155,50 @@ async fn soak(server: &mut Server, minutes: u64, rate: u64) -> anyhow::Result<Ve
         }
     }
     Ok(samples)
+}
+
+/// Fills the member with history, and has many ask for all of it who never read.
+async fn stall_in_history(server: &mut Server) -> anyhow::Result<Vec<WatchStream>> {
+    let channel = connect(&server.url()).await?;
+    let mut writers = Vec::new();
+    for first in 0..WRITERS {
+        let mut kv = KvClient::new(channel.clone());
+        let value = Bytes::from(vec![b'h'; HISTORY_VALUE_BYTES]);
+        writers.push(tokio::task::spawn_local(async move {
+            for number in (first..HISTORY_PUTS).step_by(usize::try_from(WRITERS)?) {
+                let key = format!("history/{:03}", number % HISTORY_KEYS).into();
+                kv.put(PutRequest { key, value: value.clone(), ..Default::default() }).await?;
+            }
+            anyhow::Ok(())
+        }));
+    }
+    for writer in writers {
+        writer.await??;
+    }
+    let all = || (Bytes::from_static(b"\0"), Bytes::from_static(b"\0"));
+    // One of them warms what the store caches.
+    let mut behind =
+        vec![WatchStream::open_from(connect(&server.url()).await?, all(), 1, 1).await?];
+    let before = stalled_mib(server).await?;
+    for _ in 1..SILENT_BEHIND {
+        let channel = connect(&server.url()).await?;
+        behind.push(WatchStream::open_from(channel, all(), 1, 1).await?);
+    }
+    let grown = stalled_mib(server).await? - before;
+    println!("{SILENT_BEHIND} who stopped in history: {grown:.1} MiB more than {before:.1} MiB");
+    anyhow::ensure!(grown <= STALLED_MIB_MAX, "more than {STALLED_MIB_MAX} MiB");
+    Ok(behind)
+}
+
+/// The most memory at some looks, in MiB.
+async fn stalled_mib(server: &mut Server) -> anyhow::Result<f64> {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    let mut most = 0.0f64;
+    for _ in 0..STALLED_LOOKS {
+        looks.tick().await;
+        most = most.max(server.usage()?.anonymous_bytes as f64 / MIB);
+    }
+    Ok(most)
 }
 
 async fn read(mut stream: WatchStream, counts: Rc<Counts>) -> anyhow::Result<()> {

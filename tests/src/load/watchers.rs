@@ -35,14 +35,28 @@ impl WatchStream {
     /// When the server refuses or is silent.
     pub async fn open(
         channel: Channel,
+        range: (Bytes, Bytes),
+        watchers: usize,
+    ) -> anyhow::Result<WatchStream> {
+        Self::open_from(channel, range, watchers, 0).await
+    }
+
+    /// As [`WatchStream::open`], of what happened from a revision on.
+    ///
+    /// # Errors
+    /// As [`WatchStream::open`].
+    pub async fn open_from(
+        channel: Channel,
         (key, range_end): (Bytes, Bytes),
         watchers: usize,
+        start_revision: i64,
     ) -> anyhow::Result<WatchStream> {
         let (requests, receiver) = tokio::sync::mpsc::channel(watchers.max(1));
         for _ in 0..watchers {
             let create = WatchCreateRequest {
                 key: key.clone(),
                 range_end: range_end.clone(),
+                start_revision,
                 ..Default::default()
             };
             let request_union = Some(RequestUnion::CreateRequest(create));

@@ -1,6 +1,7 @@
 //! Single moments at which a watcher once went without its events, or lost its history for nothing.
 
 use super::*;
+use crate::mvcc::Revision;
 use crate::view::STEP_KEYS_MAX;
 
 const ALL: (u8, u8) = (0, 1);
@@ -185,4 +186,36 @@ fn the_header_of_history_says_no_revision_whose_events_are_still_to_come() {
     let last = response.events.last().unwrap().kv.as_ref().unwrap().mod_revision;
     assert!(last < now, "the store has only a part");
     assert_eq!(response.header.unwrap().revision, last);
+}
+
+#[test]
+fn news_read_before_the_hub_moved_on_are_not_taken() {
+    let mut world = World::with_a_stream();
+    world.write(&[(1, false)]);
+    world.step(Step::ReadNews);
+    world.write(&[(1, false)]);
+    // The first watcher: everything before it is done.
+    world.watch(range(ALL), 0);
+    world.step(Step::TakeNews);
+    let at = {
+        let inner = world.hub.lock();
+        (inner.revision, inner.next)
+    };
+    assert_eq!(at, (3, Revision::new(4, 0)));
+    world.write(&[(1, false)]);
+    world.advance();
+    world.rest();
+    assert_eq!(world.mains(100), [4]);
+}
+
+#[test]
+fn of_two_drivers_that_read_the_same_one_is_heard() {
+    let mut world = World::with_a_stream();
+    world.watch(range(ALL), 0);
+    world.write(&[(1, false)]);
+    world.step(Step::ReadNews);
+    world.advance();
+    world.step(Step::TakeNews);
+    world.rest();
+    assert_eq!(world.mains(100), [2]);
 }
