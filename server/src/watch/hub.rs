@@ -149,10 +149,18 @@ impl Inner {
             return;
         }
         stream.behind.remove(&watch_id);
-        let has_events = group.trail.newest().is_some_and(|newest| newest >= watcher.next);
-        let is_ready = stream.ready.join(watcher.group, watch_id, watcher.next);
+        let (group_id, next) = (watcher.group, watcher.next);
+        let sent_before = stream.ready.get(group_id).map_or(self.revision + 1, |ready| ready.since);
+        if next < sent_before
+            && let Some(names) = group.members.get(&id)
+        {
+            // It brings the group's turn back to its own cursor, and the others have been sent more.
+            stream.pass(names.iter().filter(|name| **name != watch_id), sent_before);
+        }
+        let has_events = group.trail.newest().is_some_and(|newest| newest >= next);
+        let is_ready = stream.ready.join(group_id, watch_id, next);
         if !is_ready && has_events && group.idle.remove(&id) {
-            stream.ready.push(watcher.group, watcher.next);
+            stream.ready.push(group_id, next);
         }
     }
 

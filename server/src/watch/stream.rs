@@ -110,16 +110,21 @@ impl Stream {
         }
     }
 
+    /// The live watchers of these names have been sent everything before `since`.
+    pub(super) fn pass<'a>(&mut self, names: impl Iterator<Item = &'a i64>, since: i64) {
+        for name in names.filter(|name| !self.behind.contains(name)) {
+            if let Some(watcher) = self.watchers.get_mut(name) {
+                watcher.next = watcher.next.max(since);
+            }
+        }
+    }
+
     /// The log forgot everything before `known_from` of a group whose live watchers, those with these
     /// names, have been sent everything before `since`: whoever wants some of it is behind.
     pub(super) fn miss(&mut self, names: &BTreeSet<i64>, since: i64, known_from: i64) {
+        self.pass(names.iter(), since);
         for name in names {
-            let Some(watcher) = self.watchers.get_mut(name) else { continue };
-            if self.behind.contains(name) {
-                continue;
-            }
-            watcher.next = watcher.next.max(since);
-            if watcher.next < known_from {
+            if self.watchers.get(name).is_some_and(|watcher| watcher.next < known_from) {
                 self.behind.insert(*name);
             }
         }

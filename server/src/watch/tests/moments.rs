@@ -104,6 +104,24 @@ fn a_quiet_watcher_is_not_taken_for_one_far_behind_when_its_event_comes_with_man
 }
 
 #[test]
+fn a_newcomer_that_wants_more_does_not_take_what_others_were_sent_from_them() {
+    let mut world = World::with_a_stream();
+    quiet_watcher(&mut world);
+    world.advance();
+    // Of the same keys on the same stream, from far back.
+    world.watch(KeyRange::single(key(7)), 5);
+    for _ in 0..10 {
+        world.write(&[(1, false)]);
+        world.advance();
+    }
+    world.compact(12);
+    world.step(Step::Evict(100));
+    world.rest();
+    assert_eq!((world.seen(100).compacted, world.mains(100)), (None, vec![12]));
+    assert_eq!(world.seen(102).compacted, Some(12));
+}
+
+#[test]
 fn a_watcher_is_not_served_from_a_scan_that_began_behind_what_it_wants() {
     let mut world = World::with_a_stream();
     for _ in 0..6 {
