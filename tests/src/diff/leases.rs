@@ -1,6 +1,6 @@
 //! Requests of leases, and what two servers answer to them.
 //!
-//! Compared as sent, but: how long a lease still lives may differ by [`TIME_LEFT_SLACK_S`] seconds, for
+//! Compared as sent, but: how long a lease still lives may differ by a few seconds, for
 //! the two servers granted it one after the other; and the keys of a lease are sorted, because etcd
 //! sends them in the order of a Go map, which is none.
 
