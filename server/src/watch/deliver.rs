@@ -37,6 +37,7 @@ impl Inner {
     pub(super) fn pull(&mut self, id: StreamId, fragment_bytes: usize, sent: &mut Sent) -> Pulled {
         let mut stretches = 0;
         self.stretches.touch(id);
+        self.stretches.hand(id, 0);
         while !is_full(sent) {
             let Some(stream) = self.streams.get_mut(&id) else { return Pulled::Closed };
             if let Some(control) = stream.controls.pop_front() {
@@ -47,6 +48,7 @@ impl Inner {
                 }
                 stretches += 1;
                 self.send_stretch(id, fragment_bytes, sent);
+                self.stretches.hand(id, sent.len());
             } else if stream.behind.is_empty() || !stream.ready.is_empty() && !stream.behind_first {
                 stream.behind_first = true;
                 let Some(ready) = stream.ready.front() else { return self.rest(id, sent) };

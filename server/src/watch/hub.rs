@@ -71,6 +71,7 @@ impl Inner {
         let Some(stream) = self.streams.remove(&id) else { return };
         self.counts.streams -= 1;
         self.stretches.remove(id);
+        self.stretches.hand(id, 0);
         for (watch_id, watcher) in stream.watchers {
             self.leave(id, watch_id, &watcher);
         }

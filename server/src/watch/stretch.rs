@@ -84,9 +84,15 @@ struct Kept {
     turn: u64,
 }
 
-/// Every stretch that is kept.
+/// What one response has of a stretch while few clients leave theirs untaken, in bytes: all of it, as etcd.
+const LARGE_BYTES: usize = if cfg!(test) { PORTION_BYTES } else { STRETCH_BYTES_MAX };
+
+/// Every stretch that is kept, and what was made of them and not taken yet.
 #[derive(Debug, Default)]
 pub(super) struct Stretches {
+    /// The bytes of each stream's last portion, until it is pulled again.
+    untaken: BTreeMap<StreamId, usize>,
+    untaken_bytes: usize,
     kept: BTreeMap<StreamId, Kept>,
     /// By when their streams were pulled last.
     turns: BTreeMap<u64, StreamId>,
@@ -121,6 +127,20 @@ impl Stretches {
         kept.turn = self.last_turn;
         self.turns.insert(kept.turn, id);
         true
+    }
+
+    /// The stream has been handed so many bytes; 0 when it has taken them.
+    pub(super) fn hand(&mut self, id: StreamId, bytes: usize) {
+        let before = match bytes {
+            0 => self.untaken.remove(&id),
+            bytes => self.untaken.insert(id, bytes),
+        };
+        self.untaken_bytes = self.untaken_bytes - before.unwrap_or(0) + bytes;
+    }
+
+    /// How many bytes of history a portion may have: a client that does not take it leaves that much here.
+    fn portion_bytes(&self) -> usize {
+        if self.untaken_bytes < STRETCHES_BYTES_MAX / 2 { LARGE_BYTES } else { PORTION_BYTES }
     }
 
     pub(super) fn contains(&self, id: StreamId) -> bool {
@@ -188,7 +208,7 @@ impl Inner {
         else {
             return self.stretches.done(id, watch_id);
         };
-        let room = mutants::step(PORTION_BYTES).saturating_sub(sent.len());
+        let room = mutants::step(self.stretches.portion_bytes()).saturating_sub(sent.len());
         let (events, upto) = stretch.part(watcher, room);
         #[cfg(test)]
         self.visits.set(self.visits.get() + events.len() as u64 + 1);
@@ -201,5 +221,23 @@ impl Inner {
         watcher.next = (upto + 1).max(watcher.next);
         self.stretches.done(id, watch_id);
         self.place(id, watch_id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_clients_leave_untaken_is_counted_until_they_take_it_or_go() {
+        let mut stretches = Stretches::default();
+        for (id, bytes, all) in
+            [(1, 900, 900), (2, 700, 1600), (1, 100, 800), (2, 0, 100), (1, 0, 0)]
+        {
+            stretches.hand(StreamId(id), bytes);
+            assert_eq!(stretches.untaken_bytes, all);
+        }
+        stretches.hand(StreamId(1), 0);
+        assert!(stretches.untaken.is_empty() && stretches.untaken_bytes == 0);
     }
 }
