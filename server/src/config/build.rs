@@ -61,6 +61,9 @@ fn watch_progress_interval(settings: &Settings) -> Result<Duration, ConfigError>
 
 fn member(settings: &Settings) -> Result<MemberConfig, ConfigError> {
     let name = settings.text("name").to_owned();
+    if name.is_empty() {
+        return Err(refused(settings, "name", "must not be empty"));
+    }
     if name.contains([',', '=']) {
         return Err(refused(settings, "name", "must not hold a comma or an equals sign"));
     }
@@ -189,6 +192,9 @@ fn limits(settings: &Settings, notices: &mut Vec<String>) -> Result<LimitConfig,
         txn_ops_max: count("max-txn-ops")?,
         request_bytes_max: count("max-request-bytes")?,
     };
+    if limits.request_bytes_max == 0 {
+        return Err(refused(settings, "max-request-bytes", "must be at least 1"));
+    }
     if limits.request_bytes_max > REQUEST_BYTES_MAX {
         let rule = format!("must be at most {REQUEST_BYTES_MAX} (128 MiB)");
         return Err(refused(settings, "max-request-bytes", &rule));

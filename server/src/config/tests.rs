@@ -91,6 +91,8 @@ fn what_is_not_meant_is_refused_in_one_sentence_that_says_what_would_be_right() 
             1,
             "must be at least 5 times --heartbeat-interval, which is 100",
         ),
+        ("--name=", 1, "--name is \"\", but must not be empty"),
+        ("--max-request-bytes 0", 1, "must be at least 1"),
         ("--max-request-bytes 134217729", 1, "must be at most 134217728 (128 MiB)"),
         ("--max-txn-ops 0", 1, "must be at least 1"),
         (

@@ -308,7 +308,14 @@ impl SpareSpace {
     /// Sets the space aside as soon as there is plenty, looking every `interval` until `ended` has no
     /// other end any more.
     fn keep_aside(&mut self, ended: &Receiver<()>, interval: Duration) {
-        while !self.set_aside() && ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {}
+        if self.set_aside() {
+            return;
+        }
+        tracing::warn!(
+            "too little of the disk is free to set space aside for the day it is full: a full disk may end \
+             this member before NOSPACE is raised"
+        );
+        while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) && !self.set_aside() {}
     }
 
     /// Sets the space aside if there is plenty; whether nothing is left to do.

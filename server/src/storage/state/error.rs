@@ -193,7 +193,11 @@ pub enum RewriteError {
         path: PathBuf,
     },
     /// The file system has no room for the copy; the store goes on as it was.
-    #[error("rewriting the state store {} needs {needed_bytes} bytes, and {free_bytes} are free", path.display())]
+    #[error(
+        "rewriting the state store {} needs {needed_bytes} free bytes, for a copy of the live rows and for \
+         writes meanwhile, and {free_bytes} are free: free some, or try again when a compaction is flushed",
+        path.display()
+    )]
     NoRoom {
         /// The file.
         path: PathBuf,
