@@ -5,7 +5,7 @@ use quorate_proto::etcdserverpb::{PutRequest, WatchCreateRequest};
 use super::{Difference, Match};
 use crate::diff::exchange::Peer;
 use crate::diff::operation::Operation;
-use crate::diff::watches::{PRESENT, REST_KEY, WatchStream};
+use crate::diff::watches::{PRESENT, REST_KEY, Sight, WatchStream};
 
 /// Looks for what is still missing before two sequences are called different.
 const LOOKS_MAX: usize = 80;
@@ -116,7 +116,12 @@ impl Match {
             left.take_more().await?;
             right.take_more().await?;
         }
-        let (seen, other) = (std::mem::take(&mut left.seen), std::mem::take(&mut right.seen));
+        let (mut seen, mut other) =
+            (std::mem::take(&mut left.seen), std::mem::take(&mut right.seen));
+        // What an event at the compact revision replaced is compacted. etcd does not send it, and ours does if
+        // it still has it from another watcher.
+        let sights = seen.values_mut().chain(other.values_mut()).flatten();
+        sights.for_each(|sight| without_compacted(sight, self.compacted));
         left.progress.clear();
         right.progress.clear();
         self.count("watch events", seen.values().map(Vec::len).sum::<usize>() as u64);
@@ -154,4 +159,13 @@ impl Match {
 
 fn differ(operation: &Operation, [left, right]: [String; 2]) -> Option<Difference> {
     (left != right).then(|| Difference { number: 0, request: operation.to_string(), left, right })
+}
+
+/// Leaves out a previous version that is compacted.
+fn without_compacted(sight: &mut Sight, compacted: i64) {
+    if let Sight::Event(event) = sight
+        && event.kv.as_ref().is_some_and(|kv| kv.mod_revision <= compacted)
+    {
+        event.prev_kv = None;
+    }
 }
