@@ -151,16 +151,19 @@ impl Inner {
         }
         stream.behind.remove(&watch_id);
         let (group_id, next) = (watcher.group, watcher.next);
-        let sent_before = stream.ready.get(group_id).map_or(self.revision + 1, |ready| ready.since);
+        let has_events = group.trail.newest().is_some_and(|newest| newest >= next);
+        let sent_before = match stream.ready.get(group_id) {
+            Some(ready) => ready.since,
+            None if has_events => self.revision + 1,
+            None => return,
+        };
         if next < sent_before
             && let Some(names) = group.members.get(&id)
         {
             // It brings the group's turn back to its own cursor, and the others have been sent more.
             stream.pass(names.iter().filter(|name| **name != watch_id), sent_before);
         }
-        let has_events = group.trail.newest().is_some_and(|newest| newest >= next);
-        let is_ready = stream.ready.join(group_id, watch_id, next);
-        if !is_ready && has_events && group.idle.remove(&id) {
+        if !stream.ready.join(group_id, watch_id, next) && group.idle.remove(&id) {
             stream.ready.push(group_id, next);
         }
     }

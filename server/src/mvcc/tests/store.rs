@@ -16,6 +16,8 @@ pub(crate) struct Store {
     pub(crate) hook: Mutex<Option<Hook>>,
     /// The most stored bytes that one scan gave.
     pub(crate) largest_scan_bytes: Mutex<usize>,
+    /// How many values each read asked for.
+    pub(crate) asked: Mutex<Vec<usize>>,
 }
 
 impl Store {
@@ -50,6 +52,7 @@ impl Store {
 impl Rows for Store {
     fn get_many(&self, revisions: &[Revision], out: &mut Vec<Bytes>) -> Result<(), RowsError> {
         self.interrupt();
+        self.asked.lock().push(revisions.len());
         let stored = self.rows.lock();
         for &revision in revisions {
             let row = stored.get(&revision).ok_or(RowsError::Missing(revision))?;

@@ -8,8 +8,7 @@ use super::requests;
 use super::store::Store;
 use crate::mvcc::{
     Applied, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeySpace, Limits,
-    MvccError, Op, Outcome, Put, RangeEnd, RangeQuery, Revision, RevisionBounds, Row, Rows,
-    RowsError, ScanBounds, Txn,
+    MvccError, Op, Outcome, Put, RangeEnd, RangeQuery, RevisionBounds, Txn,
 };
 
 fn new_space() -> KeySpace {
@@ -122,29 +121,10 @@ fn transactions_nest_deeply() {
     assert_eq!(space.take_unflushed(0).rows.len(), 128);
 }
 
-/// The store, and how many values each read asked it for.
-struct Asked(Store, parking_lot::Mutex<Vec<usize>>);
-
-impl Rows for Asked {
-    fn get_many(&self, revisions: &[Revision], out: &mut Vec<Bytes>) -> Result<(), RowsError> {
-        self.1.lock().push(revisions.len());
-        self.0.get_many(revisions, out)
-    }
-
-    fn scan_within(
-        &self,
-        from: Revision,
-        bounds: ScanBounds,
-        out: &mut Vec<Row>,
-    ) -> Result<bool, RowsError> {
-        self.0.scan_within(from, bounds, out)
-    }
-}
-
 #[test]
 fn a_compare_of_many_values_reads_them_in_few_small_slices_and_none_behind_the_first_mismatch() {
     let mut space = KeySpace::new(Limits { window_bytes_max: 0 });
-    let store = Asked(Store::default(), parking_lot::Mutex::default());
+    let store = Store::default();
     let put = |space: &mut KeySpace, key: String, value: &'static str| {
         let put =
             Put { key: key.into(), value: Some(value.into()), lease: Some(0), prev_kv: false };
@@ -153,7 +133,7 @@ fn a_compare_of_many_values_reads_them_in_few_small_slices_and_none_behind_the_f
     for key in 0..100 {
         put(&mut space, format!("k{key:02}"), if key == 50 { "b" } else { "a" });
     }
-    store.0.insert(&space.take_unflushed(0).rows);
+    store.insert(&space.take_unflushed(0).rows);
     space.flushed(space.current_revision(), &[]);
     space.evict(usize::MAX);
     let compare = |space: &mut KeySpace, result, value: &'static str| {
@@ -162,7 +142,7 @@ fn a_compare_of_many_values_reads_them_in_few_small_slices_and_none_behind_the_f
         let txn = Txn { compares, success: Vec::new(), failure: Vec::new() };
         let applied = space.txn(&txn, &Model::lease_known, &store).unwrap().unwrap();
         let Outcome::Txn { succeeded, .. } = applied.outcome else { panic!("a transaction") };
-        (succeeded, std::mem::take(&mut *store.1.lock()))
+        (succeeded, std::mem::take(&mut *store.asked.lock()))
     };
     let (holds, asked) = compare(&mut space, CompareResult::NotEqual, "c");
     assert!(holds && asked.iter().sum::<usize>() == 100, "{asked:?}");

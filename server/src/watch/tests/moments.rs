@@ -22,6 +22,20 @@ impl World {
         while self.pull(0) {}
     }
 
+    /// Others' events push everything before them out of the log.
+    fn push_out(&mut self) {
+        for _ in 0..10 {
+            self.write(&[(1, false)]);
+            self.advance();
+        }
+    }
+
+    /// What was before revision 12 is compacted, and the window gives up what it has.
+    fn forget_up_to_12(&mut self) {
+        self.compact(12);
+        self.step(Step::Evict(100));
+    }
+
     fn is_woken(&self) -> bool {
         self.clients[0].woken.0.load(Ordering::Relaxed)
     }
@@ -97,8 +111,7 @@ fn a_quiet_watcher_is_not_taken_for_one_far_behind_when_its_event_comes_with_man
     }
     // One look at all of it; the log keeps less, and so does the window.
     world.advance();
-    world.compact(12);
-    world.step(Step::Evict(100));
+    world.forget_up_to_12();
     world.rest();
     assert_eq!((world.seen(100).compacted, world.mains(100)), (None, vec![12]));
 }
@@ -110,12 +123,8 @@ fn a_newcomer_that_wants_more_does_not_take_what_others_were_sent_from_them() {
     world.advance();
     // Of the same keys on the same stream, from far back.
     world.watch(KeyRange::single(key(7)), 5);
-    for _ in 0..10 {
-        world.write(&[(1, false)]);
-        world.advance();
-    }
-    world.compact(12);
-    world.step(Step::Evict(100));
+    world.push_out();
+    world.forget_up_to_12();
     world.rest();
     assert_eq!((world.seen(100).compacted, world.mains(100)), (None, vec![12]));
     assert_eq!(world.seen(102).compacted, Some(12));
@@ -154,12 +163,8 @@ fn a_quiet_watcher_whose_event_left_the_log_is_not_taken_for_one_far_behind() {
     let mut world = World::with_a_stream();
     quiet_watcher(&mut world);
     world.advance();
-    for _ in 0..10 {
-        world.write(&[(1, false)]);
-        world.advance();
-    }
-    world.compact(12);
-    world.step(Step::Evict(100));
+    world.push_out();
+    world.forget_up_to_12();
     world.rest();
     assert_eq!((world.seen(100).compacted, world.mains(100)), (None, vec![12]));
 }
@@ -171,9 +176,8 @@ fn a_quiet_watcher_is_not_taken_for_one_far_behind_when_the_driver_is_late() {
     for _ in 0..10 {
         world.write(&[(1, false)]);
     }
-    // The window gives up what the hub has yet to see.
-    world.compact(12);
-    world.step(Step::Evict(100));
+    // Among it what the hub has yet to see.
+    world.forget_up_to_12();
     world.advance();
     world.rest();
     assert_eq!((world.seen(100).compacted, world.mains(100)), (None, vec![12]));
