@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use anyhow::Context as _;
-use quorate_tests::process::{Program, Server, locate};
+use quorate_tests::process::{Program, Server, http, locate};
 use tonic::Code;
 use tonic::body::Body;
 use tonic::client::GrpcService as _;
@@ -173,12 +173,7 @@ fn counts_by_the_table(program: &Program) -> Outcome {
 
 /// The counters `grpc_server_<what>_total` by what and method, of all codes together.
 fn counts(server: &Server) -> anyhow::Result<BTreeMap<(String, String), u64>> {
-    // By HTTP/1.0, in which a long reply is not cut into chunks.
-    let mut stream = TcpStream::connect(server.address())?;
-    stream.set_read_timeout(Some(std::time::Duration::from_secs(5)))?;
-    write!(stream, "GET /metrics HTTP/1.0\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
+    let (_, text) = http::get(server.address(), "/metrics")?;
     let mut counts = BTreeMap::new();
     for line in text.lines() {
         let Some((name, rest)) = line.split_once('{') else { continue };

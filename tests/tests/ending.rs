@@ -80,7 +80,7 @@ fn leader() -> (Owner<Dead>, Handle) {
     let Assembled { core, handle, .. } =
         assemble(&setup, recovered, options, (metrics, channel().0)).expect("the log goes on");
     let mut owner = Owner::new(core, handle.clone(), Dead);
-    while !owner.published().leads_alone {
+    while !owner.published().raft.leads_alone {
         owner.tick(Duration::from_millis(100)).expect("the disk works");
         owner.round().expect("the disk works");
     }

@@ -152,6 +152,10 @@ const DISPATCH_LINES_MAX: usize = 100;
 const DISPATCH: &[(&str, &str)] = &[];
 /// Parameters of a function, `self` not counted.
 const PARAMETERS_MAX: usize = 5;
+/// Fields of a type, those of its tests counted.
+const FIELDS_MAX: usize = 13;
+/// Types that a schema made.
+const GENERATED: &[&str] = &["proto/facades/raft-proto/src/eraftpb.rs"];
 
 /// What may be at the top, beside names that start with a dot.
 const TOP_LEVEL: &[&str] = &[
@@ -227,6 +231,11 @@ fn tests_wait_for_conditions_and_are_never_ignored() {
 #[test]
 fn files_and_functions_are_small() {
     assert_none(sizes::sizes(&Tree::of_the_project()));
+}
+
+#[test]
+fn types_have_about_a_dozen_fields() {
+    assert_none(sizes::fields(&Tree::of_the_project()));
 }
 
 #[test]
@@ -335,6 +344,23 @@ mod the_rules_themselves {
         ]);
         let expected = ["server/src/b.rs:1", "server/src/d.rs:1", "server/src/f.rs:1"];
         assert_eq!(places(sizes::sizes(&tree)), expected);
+    }
+
+    #[test]
+    fn a_type_of_too_many_fields_is_found() {
+        let of = |name: &str, fields: usize| {
+            let fields: String = (0..fields)
+                .map(|at| {
+                    format!(
+                        "/// A: b.\npub f{at}: std::io::Result<Box<dyn Fn(u8) -> Vec<a::B>>>,\n"
+                    )
+                })
+                .collect();
+            format!("struct {name}<T: Copy> {{\n{fields}}}\n")
+        };
+        let text = format!("{}mod inner {{\n{}}}\nstruct Unit(a::B);\n", of("A", 13), of("B", 14));
+        let tree = Tree::of([("server/src/view/a.rs", &*text)]);
+        assert_eq!(places(sizes::fields(&tree)), ["server/src/view/a.rs:30"]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::ResponseHeader;
@@ -9,11 +10,12 @@ use tonic::Status;
 
 use super::errors::{self, Refusal};
 use super::request::Command;
+use super::timers::Timers;
 use crate::config::LimitConfig;
 use crate::handle::{Committed, Handle, RequestError};
 use crate::mutants;
 use crate::mvcc::{Compare, RangeQuery, Revision};
-use crate::telemetry::{Histogram, Metrics};
+use crate::telemetry::Metrics;
 use crate::view::{Pin, RangeSummary, ReadError};
 
 /// Shared by all services; cheap to clone.
@@ -26,13 +28,7 @@ struct Shared {
     handle: Handle,
     metrics: Arc<Metrics>,
     limits: LimitConfig,
-    ranges: Timer,
-}
-
-/// A distribution of durations, apart for what succeeded and what did not.
-pub(crate) struct Timer {
-    ok: Histogram,
-    failed: Histogram,
+    timers: Timers,
 }
 
 /// The rows of a range, in wire form, and what is said about it.
@@ -46,12 +42,8 @@ const STORED_PER_STEP: usize = if cfg!(test) { 7 } else { 1000 };
 
 impl Context {
     pub(crate) fn new(handle: Handle, metrics: Arc<Metrics>, limits: LimitConfig) -> Self {
-        let seconds = &metrics.requests.range_seconds;
-        let ranges = Timer {
-            ok: seconds.with_label_values(&["true"]),
-            failed: seconds.with_label_values(&["false"]),
-        };
-        Self { shared: Arc::new(Shared { handle, metrics, limits, ranges }) }
+        let timers = Timers::new(&metrics);
+        Self { shared: Arc::new(Shared { handle, metrics, limits, timers }) }
     }
 
     pub(crate) fn handle(&self) -> &Handle {
@@ -66,18 +58,13 @@ impl Context {
         &self.shared.limits
     }
 
-    /// A timer for requests of one type.
-    pub(crate) fn timer(&self, kind: &str) -> Timer {
-        let seconds = &self.shared.metrics.requests.request_seconds;
-        Timer {
-            ok: seconds.with_label_values(&[kind, "true"]),
-            failed: seconds.with_label_values(&[kind, "false"]),
-        }
+    pub(super) fn timers(&self) -> &Timers {
+        &self.shared.timers
     }
 
     /// A header that this member fills now.
     pub(crate) fn header(&self, revision: i64) -> ResponseHeader {
-        self.header_at(revision, self.shared.handle.status().term.load(Relaxed))
+        self.header_at(revision, self.shared.handle.status().raft.term.load(Relaxed))
     }
 
     /// A header of something that was applied in `term`.
@@ -103,7 +90,7 @@ impl Context {
 
     /// Learners serve only what needs no agreement.
     pub(crate) fn check_not_learner(&self) -> Result<(), Refusal> {
-        let learns = self.shared.handle.status().is_learner.load(Relaxed);
+        let learns = self.shared.handle.status().raft.is_learner.load(Relaxed);
         if learns { Err(Refusal::NotSupportedForLearner) } else { Ok(()) }
     }
 
@@ -125,10 +112,21 @@ impl Context {
     /// Proposes a command and waits until it is applied here.
     pub(crate) async fn propose(&self, command: Command) -> Result<Committed, Refusal> {
         let member_id = self.shared.handle.status().member_id.load(Relaxed);
+        let started = Instant::now();
         let bytes = command.encode(self.shared.limits.request_bytes_max, member_id)?;
+        let timer = self.shared.timers.of(&command);
         // A request can be large, and the wait long.
         drop(command);
-        self.shared.handle.propose(bytes).await.map_err(Refusal::from)
+        let proposed = self.shared.handle.propose(bytes).await;
+        timer.observe(started, proposed.is_ok());
+        proposed.map_err(Refusal::from)
+    }
+
+    /// Counts one read of so many ranges.
+    pub(super) fn reads(&self, ranges: u64) {
+        let reads = &self.shared.metrics.mvcc.reads;
+        reads.ranges.fetch_add(ranges, Relaxed);
+        reads.txns.fetch_add(u64::from(ranges > 1), Relaxed);
     }
 
     /// Pins `revision`, or the current one for 0 and below.
@@ -143,19 +141,6 @@ impl Context {
 
     /// Reads a range to its end, letting other requests in between its steps.
     pub(crate) async fn read(
-        &self,
-        query: RangeQuery,
-        at: Revision,
-        pin: Arc<Pin>,
-    ) -> Result<Rows, Status> {
-        let started = std::time::Instant::now();
-        let found = self.read_steps(query, at, pin).await;
-        self.shared.metrics.mvcc.ranges.inc();
-        self.shared.ranges.observe(started, found.is_ok());
-        found
-    }
-
-    async fn read_steps(
         &self,
         query: RangeQuery,
         at: Revision,
@@ -183,7 +168,6 @@ impl Context {
         pin: Arc<Pin>,
     ) -> Result<bool, Status> {
         let handle = &self.shared.handle;
-        self.shared.metrics.mvcc.ranges.inc();
         let mut read = handle.view().compare(compare, at, pin);
         loop {
             let step = read.step(handle.rows().as_ref());
@@ -226,14 +210,6 @@ impl Context {
                 Refusal::Stopped.into()
             }
         }
-    }
-}
-
-impl Timer {
-    /// Counts what began at `started`.
-    pub(crate) fn observe(&self, started: std::time::Instant, ok: bool) {
-        let histogram = if ok { &self.ok } else { &self.failed };
-        histogram.observe(started.elapsed().as_secs_f64());
     }
 }
 

@@ -12,7 +12,7 @@ use quorate_proto::etcdserverpb::{
 };
 use tonic::{Request, Response, Status};
 
-use super::context::{Context, Timer};
+use super::context::Context;
 use super::errors::Refusal;
 use super::request::Command;
 use super::stream::RangeStream;
@@ -24,29 +24,11 @@ use crate::view::Pin;
 /// Serves keys: reads from the view, writes through the owner.
 pub(crate) struct KvService {
     context: Context,
-    timers: Timers,
-}
-
-struct Timers {
-    range: Timer,
-    put: Timer,
-    delete_range: Timer,
-    txn: Timer,
-    read_only_txn: Timer,
-    compaction: Timer,
 }
 
 impl KvService {
     pub(crate) fn new(context: Context) -> Self {
-        let timers = Timers {
-            range: context.timer("Range"),
-            put: context.timer("Put"),
-            delete_range: context.timer("DeleteRange"),
-            txn: context.timer("Txn"),
-            read_only_txn: context.timer("ReadonlyTxn"),
-            compaction: context.timer("Compaction"),
-        };
-        Self { context, timers }
+        Self { context }
     }
 
     /// Answers a range, without what is done for large replies.
@@ -59,6 +41,14 @@ impl KvService {
             self.context.linearize().await?;
         }
         self.context.check_ready()?;
+        let started = Instant::now();
+        let reply = self.range_of_view(request).await;
+        self.context.reads(1);
+        self.context.timers().range_alone.observe(started, reply.is_ok());
+        reply
+    }
+
+    async fn range_of_view(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
         let pin = self.context.pin(request.revision)?;
         let revision = header_revision(&self.context, request.revision, &pin);
         let at = reply::end_of(&pin);
@@ -102,8 +92,9 @@ impl KvService {
         self.context.check_ready()?;
         let pin = Arc::new(self.context.pin(0)?);
         let revision = pin.revision();
-        let mut succeeded = true;
+        let (mut succeeded, mut ranges_read) = (true, 0);
         for compare in request.compare {
+            ranges_read += 1;
             let compare = compare_of(compare);
             let at = reply::end_of(&pin);
             if !self.context.compare(compare, at, Arc::clone(&pin)).await? {
@@ -120,6 +111,7 @@ impl KvService {
         let pins = ranges
             .map(|range| Ok((self.pin_within(&range, &pin)?, range)))
             .collect::<Result<Vec<_>, Status>>()?;
+        self.context.reads(ranges_read + pins.len() as u64);
         let mut responses = Vec::with_capacity(pins.len());
         for (pin, range) in pins {
             let at = reply::end_of(&pin);
@@ -182,7 +174,7 @@ impl Kv for KvService {
     ) -> Result<Response<RangeResponse>, Status> {
         let started = Instant::now();
         let reply = self.read_range(request.into_inner()).await;
-        self.timers.range.observe(started, reply.is_ok());
+        self.context.timers().range.observe(started, reply.is_ok());
         reply.map(large::detach)
     }
 
@@ -201,33 +193,26 @@ impl Kv for KvService {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        let started = Instant::now();
-        let reply = self.write_put(request.into_inner()).await;
-        self.timers.put.observe(started, reply.is_ok());
-        reply.map(Response::new)
+        self.write_put(request.into_inner()).await.map(Response::new)
     }
 
     async fn delete_range(
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
-        let started = Instant::now();
-        let reply = self.write_delete(request.into_inner()).await;
-        self.timers.delete_range.observe(started, reply.is_ok());
-        reply.map(Response::new)
+        self.write_delete(request.into_inner()).await.map(Response::new)
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
-        let started = Instant::now();
         let request = request.into_inner();
         self.context.check_not_learner()?;
         validate::txn(&request, self.context.limits().txn_ops_max)?;
-        let (timer, reply) = if request::is_read_only(&request) {
-            (&self.timers.read_only_txn, self.read_txn(request).await)
-        } else {
-            (&self.timers.txn, self.write_txn(request).await)
-        };
-        timer.observe(started, reply.is_ok());
+        if !request::is_read_only(&request) {
+            return self.write_txn(request).await.map(Response::new);
+        }
+        let started = Instant::now();
+        let reply = self.read_txn(request).await;
+        self.context.timers().read_only_txn.observe(started, reply.is_ok());
         reply.map(Response::new)
     }
 
@@ -235,9 +220,6 @@ impl Kv for KvService {
         &self,
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
-        let started = Instant::now();
-        let reply = self.write_compaction(request.into_inner()).await;
-        self.timers.compaction.observe(started, reply.is_ok());
-        reply.map(Response::new)
+        self.write_compaction(request.into_inner()).await.map(Response::new)
     }
 }

@@ -46,7 +46,7 @@ impl MaintenanceService {
     fn status_now(&self) -> StatusResponse {
         let handle = self.context.handle();
         let status = handle.status();
-        let leader = status.leader_id.load(Relaxed);
+        let leader = status.raft.leader_id.load(Relaxed);
         let mut errors: Vec<String> = handle.alarms().iter().map(describe).collect();
         if leader == 0 {
             errors.push("etcdserver: no leader".to_owned());
@@ -55,16 +55,16 @@ impl MaintenanceService {
         StatusResponse {
             header: Some(self.context.header(handle.view().current_revision())),
             version: ETCD_VERSION.to_owned(),
-            db_size: status.db_size_bytes.load(Relaxed) + own_bytes,
+            db_size: status.space.db_size_bytes.load(Relaxed) + own_bytes,
             leader,
-            raft_index: status.commit_index.load(Relaxed),
-            raft_term: status.term.load(Relaxed),
-            raft_applied_index: status.applied_index.load(Relaxed),
+            raft_index: status.raft.commit_index.load(Relaxed),
+            raft_term: status.raft.term.load(Relaxed),
+            raft_applied_index: status.raft.applied_index.load(Relaxed),
             errors,
-            db_size_in_use: status.db_size_in_use_bytes.load(Relaxed) + own_bytes,
-            is_learner: status.is_learner.load(Relaxed),
+            db_size_in_use: status.space.db_size_in_use_bytes.load(Relaxed) + own_bytes,
+            is_learner: status.raft.is_learner.load(Relaxed),
             storage_version: ETCD_CLUSTER_VERSION.to_owned(),
-            db_size_quota: status.quota_bytes.load(Relaxed),
+            db_size_quota: status.space.quota_bytes.load(Relaxed),
             downgrade_info: Some(DowngradeInfo::default()),
         }
     }
@@ -207,7 +207,7 @@ impl Maintenance for MaintenanceService {
         self.context.check_not_learner()?;
         let status = self.context.handle().status();
         let own = status.member_id.load(Relaxed);
-        if status.leader_id.load(Relaxed) != own {
+        if status.raft.leader_id.load(Relaxed) != own {
             return Err(AdminRefusal::NotLeader.into());
         }
         match request.get_ref().target_id {

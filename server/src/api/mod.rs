@@ -40,8 +40,10 @@ mod peer_urls;
 mod reply;
 mod request;
 mod service;
+mod services;
 mod snapshot;
 mod stream;
+mod timers;
 mod validate;
 mod watch;
 

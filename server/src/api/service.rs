@@ -1,50 +1,27 @@
 //! From an HTTP request to the service that answers it.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
-use quorate_proto::etcdserverpb::auth_server::AuthServer;
-use quorate_proto::etcdserverpb::cluster_server::ClusterServer;
-use quorate_proto::etcdserverpb::kv_server::KvServer;
-use quorate_proto::etcdserverpb::lease_server::LeaseServer;
-use quorate_proto::etcdserverpb::maintenance_server::MaintenanceServer;
-use quorate_proto::v3electionpb::election_server::ElectionServer;
-use quorate_proto::v3lockpb::lock_server::LockServer;
 use tokio::time::Instant;
 use tonic::Status;
-use tonic::codegen::Service;
-use tonic_health::pb::health_server::HealthServer;
-use tonic_health::server::{HealthReporter, HealthService};
+use tonic_health::server::HealthReporter;
 
-use super::auth::AuthService;
 use super::body::{Call, ReplyBody, RequestBody};
-use super::cluster::ClusterService;
-use super::concurrency::Concurrency;
 use super::context::Context;
 use super::deadline::{self, Expiring};
-use super::election::ElectionService;
 use super::errors::Refusal;
 use super::head;
-use super::kv::KvService;
-use super::lease::LeaseService;
-use super::lock::LockService;
-use super::maintenance::MaintenanceService;
 use super::methods::{self, METHODS};
-use super::unavailable;
+use super::services::Services;
 use super::watch::WatchStream;
 use crate::config::LimitConfig;
 use crate::handle::Handle;
 use crate::telemetry::{MethodKind, Metrics};
-
-type HttpReply = Response<tonic::body::Body>;
-type Dispatch = Box<
-    dyn Fn(Request<RequestBody>) -> Pin<Box<dyn Future<Output = HttpReply> + Send>> + Send + Sync,
->;
 
 /// The most digits behind `3.` in a version that a client claims to have: the label is the client's to
 /// choose, and each is kept for ever.
@@ -60,16 +37,7 @@ pub struct Api {
     message_bytes_max: usize,
     slow: Duration,
     progress_interval: Duration,
-    kv: KvServer<KvService>,
-    lease: LeaseServer<LeaseService>,
-    cluster: ClusterServer<ClusterService>,
-    maintenance: MaintenanceServer<MaintenanceService>,
-    auth: AuthServer<AuthService>,
-    lock: LockServer<LockService>,
-    election: ElectionServer<ElectionService>,
-    health: HealthServer<HealthService>,
-    reflection: Dispatch,
-    reflection_alpha: Dispatch,
+    services: Services,
 }
 
 impl Api {
@@ -84,37 +52,12 @@ impl Api {
         (slow, progress_interval): (Duration, Duration),
         health: HealthReporter,
     ) -> Arc<Self> {
-        const DESCRIBED: &str = "the descriptors are compiled in";
         let context = Context::new(handle, Arc::clone(&metrics), limits);
-        let reflection = || {
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(quorate_proto::DESCRIPTORS)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        };
-        // The length is checked by `RequestBody`, with the text of gRPC for Go.
-        let unlimited = usize::MAX;
-        let kv = KvServer::new(KvService::new(context.clone()));
-        let lease = LeaseServer::new(LeaseService::new(context.clone()));
-        let cluster = ClusterServer::new(ClusterService::new(context.clone()));
-        let maintenance = MaintenanceServer::new(MaintenanceService::new(context.clone()));
-        let concurrency = Concurrency::new(context.clone());
-        let lock = LockServer::new(LockService::new(Arc::clone(&concurrency)));
-        let election = ElectionServer::new(ElectionService::new(concurrency));
-        let auth = AuthServer::new(AuthService::new(context.clone()));
         Arc::new(Self {
             message_bytes_max: limits.message_bytes_max(),
             slow,
             progress_interval,
-            kv: kv.max_decoding_message_size(unlimited).max_encoding_message_size(unlimited),
-            lease: lease.max_decoding_message_size(unlimited),
-            cluster: cluster.max_decoding_message_size(unlimited),
-            maintenance: maintenance.max_decoding_message_size(unlimited),
-            auth: auth.max_decoding_message_size(unlimited),
-            lock: lock.max_decoding_message_size(unlimited),
-            election: election.max_decoding_message_size(unlimited),
-            health: HealthServer::new(HealthService::from_health_reporter(health)),
-            reflection: dispatch(reflection().build_v1().expect(DESCRIBED)),
-            reflection_alpha: dispatch(reflection().build_v1alpha().expect(DESCRIBED)),
+            services: Services::new(&context, health),
             context,
             metrics,
         })
@@ -146,7 +89,7 @@ impl Api {
         if METHODS[method].0 == "etcdserverpb.Watch" {
             return self.watch(request.into_body(), deadline, (reply_type, call));
         }
-        let reply = match deadline::until(deadline, self.dispatch(method, request)).await {
+        let reply = match deadline::until(deadline, self.services.call(method, request)).await {
             Ok(reply) => reply,
             Err(exceeded) => return refuse(exceeded, Some(call)),
         };
@@ -158,25 +101,6 @@ impl Api {
         let body = Expiring::wrap(body, deadline.filter(|_| is_stream));
         let body = ReplyBody::of_call(&mut parts, body, call);
         Response::from_parts(parts, body)
-    }
-
-    async fn dispatch(&self, method: usize, request: Request<RequestBody>) -> HttpReply {
-        let (service, name, _) = METHODS[method];
-        match service {
-            "etcdserverpb.KV" => serve(self.kv.clone().call(request)).await,
-            "etcdserverpb.Lease" => serve(self.lease.clone().call(request)).await,
-            "etcdserverpb.Maintenance" => serve(self.maintenance.clone().call(request)).await,
-            "etcdserverpb.Cluster" => serve(self.cluster.clone().call(request)).await,
-            "etcdserverpb.Auth" => serve(self.auth.clone().call(request)).await,
-            "v3lockpb.Lock" => serve(self.lock.clone().call(request)).await,
-            "v3electionpb.Election" => serve(self.election.clone().call(request)).await,
-            "grpc.health.v1.Health" if name != "List" => {
-                serve(self.health.clone().call(request)).await
-            }
-            "grpc.reflection.v1.ServerReflection" => (self.reflection)(request).await,
-            "grpc.reflection.v1alpha.ServerReflection" => (self.reflection_alpha)(request).await,
-            _ => unavailable(&format!("{service}/{name}")).into_http(),
-        }
     }
 
     fn watch(
@@ -199,7 +123,7 @@ impl Api {
         let version = if is_version(version) { version } else { "other" };
         self.metrics.requests.clients.with_label_values(&[kind, version]).inc();
         let needs_leader = headers.get("hasleader").is_some_and(|value| value == "true");
-        let leader_id = &self.context.handle().status().leader_id;
+        let leader_id = &self.context.handle().status().raft.leader_id;
         if needs_leader && leader_id.load(std::sync::atomic::Ordering::Relaxed) == 0 {
             return Err(Refusal::NoLeader);
         }
@@ -239,27 +163,6 @@ fn is_version(text: &str) -> bool {
         (1..=MINOR_DIGITS_MAX).contains(&minor.len()) && minor.bytes().all(|b| b.is_ascii_digit())
     };
     text == "unknown" || text.strip_prefix("3.").is_some_and(is_minor)
-}
-
-fn dispatch<S>(server: S) -> Dispatch
-where
-    S: Service<Request<RequestBody>, Response = HttpReply, Error = std::convert::Infallible>,
-    S: Clone + Send + Sync + 'static,
-    S::Future: Send + 'static,
-{
-    Box::new(move |request| {
-        let reply = server.clone().call(request);
-        Box::pin(async move { serve(reply).await })
-    })
-}
-
-async fn serve(
-    reply: impl Future<Output = Result<HttpReply, std::convert::Infallible>>,
-) -> HttpReply {
-    match reply.await {
-        Ok(reply) => reply,
-        Err(never) => match never {},
-    }
 }
 
 fn refuse(status: Status, call: Option<Call>) -> Response<ReplyBody> {

@@ -52,7 +52,7 @@ impl RangeStream {
         let header = context.header(header_revision(&context, request.revision, &pin));
         let at = reply::end_of(&pin);
         let read = context.handle().view().range(request::query(&request), at, pin.clone());
-        context.metrics().mvcc.ranges.inc();
+        context.reads(1);
         Ok(Self { context, header, pin, read: Some(read), end: None, chunks: Chunks::default() })
     }
 

@@ -127,7 +127,7 @@ impl WatchStream {
         Head {
             cluster_id: status.cluster_id.load(Relaxed),
             member_id: status.member_id.load(Relaxed),
-            raft_term: status.term.load(Relaxed),
+            raft_term: status.raft.term.load(Relaxed),
         }
     }
 

@@ -134,7 +134,7 @@ impl Handle {
     /// # Errors
     /// [`RequestError`]; the read may be tried again.
     pub async fn linearize(&self) -> Result<(), RequestError> {
-        if self.status().leads_alone.load(Ordering::Acquire) {
+        if self.status().raft.leads_alone.load(Ordering::Acquire) {
             return Ok(());
         }
         let id = self.next_id();
@@ -300,7 +300,7 @@ impl Handle {
     fn has_room_for(&self, command: &Bytes) -> bool {
         const NEAR_BYTES: u64 = 1 << 20;
         let Some(quota_bytes) = self.shared.parts.quota_bytes else { return true };
-        let used = self.status().db_size_in_use_bytes.load(Ordering::Relaxed);
+        let used = self.status().space.db_size_in_use_bytes.load(Ordering::Relaxed);
         let used_bytes = u64::try_from(used).unwrap_or(0);
         if used_bytes + command.len() as u64 * 2 + NEAR_BYTES < quota_bytes {
             return true;
@@ -343,9 +343,9 @@ pub(crate) mod tests {
         assert_eq!(handle.capture().await.map(|_| ()), Err(RequestError::Timeout));
         let updated = handle.update_member(Member::default()).await;
         assert_eq!(updated, Err(RequestError::Timeout));
-        handle.status().leads_alone.store(true, Ordering::Release);
+        handle.status().raft.leads_alone.store(true, Ordering::Release);
         assert_eq!(handle.time_to_live(1, false).await, Err(RequestError::Timeout));
-        handle.status().leads_alone.store(false, Ordering::Release);
+        handle.status().raft.leads_alone.store(false, Ordering::Release);
         assert_eq!(handle.mailbox().close().requests.len(), 7, "the owner finds them later");
         assert_eq!(handle.linearize().await, Err(RequestError::Stopped));
     }

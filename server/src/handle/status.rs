@@ -3,15 +3,27 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use crate::lease::LeaseCounts;
+use crate::mvcc::Sizes;
+use crate::replica::RaftState;
 
 /// Counters and gauges written by the owner, read by everyone with relaxed loads.
 #[derive(Debug, Default)]
-#[allow(missing_docs)] // Each name says it; sizes are in bytes.
+#[allow(missing_docs)] // Each name says it.
 pub struct Status {
     pub cluster_id: AtomicU64,
     pub member_id: AtomicU64,
+    pub raft: RaftStatus,
+    pub space: SpaceStatus,
+    pub leases: LeaseStatus,
+    /// The index is complete and reads of keys are served.
+    pub ready: AtomicBool,
+}
+
+/// Where this member stands in raft.
+#[derive(Debug, Default)]
+#[allow(missing_docs)] // See `RaftState`.
+pub struct RaftStatus {
     pub term: AtomicU64,
-    /// 0 while there is no leader.
     pub leader_id: AtomicU64,
     pub is_learner: AtomicBool,
     pub commit_index: AtomicU64,
@@ -19,6 +31,29 @@ pub struct Status {
     pub proposals_pending: AtomicU64,
     pub proposals_failed: AtomicU64,
     pub leader_changes: AtomicU64,
+    /// The one that is read to decide something: stored with release, loaded with acquire.
+    pub leads_alone: AtomicBool,
+}
+
+impl RaftStatus {
+    /// Sets all of them. `leads_alone` comes first: a read must not take this member for the only
+    /// leader too long.
+    pub fn publish(&self, raft: &RaftState) {
+        self.leads_alone.store(raft.leads_alone, Ordering::Release);
+        self.term.store(raft.term, Ordering::Relaxed);
+        self.leader_id.store(raft.leader_id, Ordering::Relaxed);
+        self.commit_index.store(raft.commit_index, Ordering::Relaxed);
+        self.applied_index.store(raft.applied_index, Ordering::Relaxed);
+        self.proposals_pending.store(raft.proposals_pending, Ordering::Relaxed);
+        self.proposals_failed.store(raft.proposals_failed, Ordering::Relaxed);
+        self.leader_changes.store(raft.leader_changes, Ordering::Relaxed);
+    }
+}
+
+/// How much there is, and how much there may be.
+#[derive(Debug, Default)]
+#[allow(missing_docs)] // Each name says it.
+pub struct SpaceStatus {
     /// Logical size with what compaction has yet to delete.
     pub db_size_bytes: AtomicI64,
     /// Logical size.
@@ -26,11 +61,15 @@ pub struct Status {
     /// Size of the state store's file.
     pub db_file_bytes: AtomicI64,
     pub quota_bytes: AtomicI64,
-    pub leases: LeaseStatus,
-    /// This member leads and is the only voter: reads of the view are linearizable as they are.
-    pub leads_alone: AtomicBool,
-    /// The index is complete and reads of keys are served.
-    pub ready: AtomicBool,
+}
+
+impl SpaceStatus {
+    /// Sets the logical sizes.
+    pub fn publish(&self, sizes: Sizes) {
+        let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.db_size_bytes.store(size(sizes.total_bytes), Ordering::Relaxed);
+        self.db_size_in_use_bytes.store(size(sizes.in_use_bytes), Ordering::Relaxed);
+    }
 }
 
 /// What was done to leases since the start.

@@ -85,7 +85,7 @@ async fn reason(site: &Site, query: &Query) -> String {
         }
     }
     let status = handle.status();
-    if !query.serializable && status.leader_id.load(Relaxed) == 0 {
+    if !query.serializable && status.raft.leader_id.load(Relaxed) == 0 {
         return "RAFT NO LEADER".to_owned();
     }
     let read = if query.serializable {
@@ -167,7 +167,7 @@ async fn run(site: &Site, kind: &str, check: Check) -> Result<(), String> {
             Ok(()) => Ok(()),
             Err(error) => Err(format!("range error: {}", describe(error))),
         },
-        Check::NonLearner if status.is_learner.load(Relaxed) => {
+        Check::NonLearner if status.raft.is_learner.load(Relaxed) => {
             Err("not supported for learner".to_owned())
         }
         Check::NonLearner => Ok(()),

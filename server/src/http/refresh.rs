@@ -10,16 +10,16 @@ use crate::telemetry::{IntCounter, Metrics};
 pub(super) fn refresh(metrics: &Metrics, handle: &Handle) {
     let (status, raft, space) = (handle.status(), &metrics.raft, &metrics.space);
     let member_id = status.member_id.load(Relaxed);
-    let leader_id = status.leader_id.load(Relaxed);
+    let leader_id = status.raft.leader_id.load(Relaxed);
     raft.has_leader.set((leader_id != 0).into());
     raft.is_leader.set((leader_id != 0 && leader_id == member_id).into());
-    raft.is_learner.set(status.is_learner.load(Relaxed).into());
-    raft.proposals_committed.set(gauge(status.commit_index.load(Relaxed)));
-    raft.proposals_applied.set(gauge(status.applied_index.load(Relaxed)));
-    raft.proposals_pending.set(gauge(status.proposals_pending.load(Relaxed)));
-    raise(&raft.proposals_failed, status.proposals_failed.load(Relaxed));
-    raise(&raft.leader_changes, status.leader_changes.load(Relaxed));
-    space.quota_bytes.set(status.quota_bytes.load(Relaxed));
+    raft.is_learner.set(status.raft.is_learner.load(Relaxed).into());
+    raft.proposals_committed.set(gauge(status.raft.commit_index.load(Relaxed)));
+    raft.proposals_applied.set(gauge(status.raft.applied_index.load(Relaxed)));
+    raft.proposals_pending.set(gauge(status.raft.proposals_pending.load(Relaxed)));
+    raise(&raft.proposals_failed, status.raft.proposals_failed.load(Relaxed));
+    raise(&raft.leader_changes, status.raft.leader_changes.load(Relaxed));
+    space.quota_bytes.set(status.space.quota_bytes.load(Relaxed));
     if member_id != 0 {
         raft.id.with_label_values(&[format!("{member_id:x}").as_str()]).set(1);
     }
@@ -43,24 +43,25 @@ pub(super) fn refresh(metrics: &Metrics, handle: &Handle) {
     }
     let mvcc = &metrics.mvcc;
     let own_bytes = handle.record_bytes();
-    space.db_total_bytes.set(status.db_size_bytes.load(Relaxed) + own_bytes);
-    space.db_in_use_bytes.set(status.db_size_in_use_bytes.load(Relaxed) + own_bytes);
-    space.db_file_bytes.set(status.db_file_bytes.load(Relaxed));
-    metrics.own.raft_term.set(gauge(status.term.load(Relaxed)));
+    space.db_total_bytes.set(status.space.db_size_bytes.load(Relaxed) + own_bytes);
+    space.db_in_use_bytes.set(status.space.db_size_in_use_bytes.load(Relaxed) + own_bytes);
+    space.db_file_bytes.set(status.space.db_file_bytes.load(Relaxed));
+    metrics.own.raft_term.set(gauge(status.raft.term.load(Relaxed)));
     let ready = status.ready.load(Relaxed);
     metrics.own.ready.set(ready.into());
     if ready {
         let counts = handle.view().counts();
         raise(&mvcc.puts, counts.puts);
         raise(&mvcc.deletes, counts.deletes);
-        raise(&mvcc.txns, counts.txns);
+        raise(&mvcc.ranges, counts.ranges + mvcc.reads.ranges.load(Relaxed));
+        raise(&mvcc.txns, counts.txns + mvcc.reads.txns.load(Relaxed));
         mvcc.put_bytes.set(gauge(counts.put_bytes));
         mvcc.keys.set(gauge(handle.view().key_count()));
         let watches = handle.watches().hub().counts();
-        mvcc.watch_streams.set(gauge(watches.streams));
-        mvcc.watchers.set(gauge(watches.watchers));
-        mvcc.slow_watchers.set(gauge(watches.behind));
-        raise(&mvcc.events, watches.events);
+        metrics.watch.streams.set(gauge(watches.streams));
+        metrics.watch.watchers.set(gauge(watches.watchers));
+        metrics.watch.slow_watchers.set(gauge(watches.behind));
+        raise(&metrics.watch.events, watches.events);
         raise(&metrics.compaction.keys, counts.compacted_rows);
         raise(&metrics.own.value_reads, counts.value_reads);
         mvcc.current_revision.set(handle.view().current_revision());

@@ -34,7 +34,10 @@ pub struct Counts {
     pub puts: u64,
     /// Deletions of ranges, those of transactions included.
     pub deletes: u64,
-    /// Changes of more than one operation.
+    /// Ranges that applying read: those of transactions, their compares, and what a put or a deletion
+    /// had to know of what was there.
+    pub ranges: u64,
+    /// Changes of more than one operation, and decisions of more than one compare; as etcd counts.
     pub txns: u64,
     /// Keys and values that were put, in bytes.
     pub put_bytes: u64,
@@ -349,6 +352,12 @@ impl KeySpace {
         Change { main: self.current + 1, sub: 0, operations: 0, space: self }
     }
 
+    /// Counts the compares of one transaction, each a range.
+    pub(super) fn count_compares(&mut self, compares: u64) {
+        self.counts.ranges += compares;
+        self.counts.txns += u64::from(compares > 1);
+    }
+
     pub(super) fn count_value_reads(&mut self, values: usize) {
         self.counts.value_reads += values as u64;
     }
@@ -417,6 +426,9 @@ impl Change<'_> {
             (None, Some(present)) => present.lease,
             (None, None) => return Ok(Err(MvccError::KeyNotFound)),
         };
+        if put.prev_kv || put.value.is_none() || put.lease.is_none() {
+            self.read_range();
+        }
         self.operations += 1;
         self.space.counts.puts += 1;
         self.space.counts.put_bytes += (put.key.len() + value.len()) as u64;
@@ -426,6 +438,9 @@ impl Change<'_> {
     }
 
     pub(super) fn delete_range(&mut self, request: &DeleteRange) -> Outcome {
+        if request.prev_kv {
+            self.read_range();
+        }
         self.operations += 1;
         self.space.counts.deletes += 1;
         let found = self.live_in(&request.keys);
@@ -438,6 +453,12 @@ impl Change<'_> {
             false => Vec::new(),
         };
         Outcome::DeleteRange { revision: self.revision(), deleted, prev }
+    }
+
+    /// Counts a range that is read at this point of the change.
+    pub(super) fn read_range(&mut self) {
+        self.operations += 1;
+        self.space.counts.ranges += 1;
     }
 
     /// The keys of `range` at this point of the change, with their versions.

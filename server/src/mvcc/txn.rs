@@ -49,19 +49,27 @@ impl KeySpace {
         lease_known: &dyn Fn(i64) -> bool,
         rows: &dyn Rows,
     ) -> Result<Result<Applied, MvccError>, RowsError> {
-        let path = self.decide(txn, rows)?;
+        let mut compares = 0;
+        let path = self.decide(txn, &mut compares, rows)?;
         if let Err(refusal) = self.check(&path, lease_known, &mut Writes::default()) {
             return Ok(Err(refusal));
         }
+        self.count_compares(compares);
         let mut change = self.begin();
         let outcome = change.execute(&path, rows)?;
         Ok(Ok(Applied { revision: change.finish(), outcome }))
     }
 
-    /// Decides every compare along the path that will be taken, on the state before.
-    fn decide<'a>(&mut self, txn: &'a Txn, rows: &dyn Rows) -> Result<Path<'a>, RowsError> {
+    /// Decides every compare along the path that will be taken, on the state before; counts them.
+    fn decide<'a>(
+        &mut self,
+        txn: &'a Txn,
+        compares: &mut u64,
+        rows: &dyn Rows,
+    ) -> Result<Path<'a>, RowsError> {
         let mut succeeded = true;
         for compare in &txn.compares {
+            *compares += 1;
             if !self.holds(compare, rows)? {
                 succeeded = false;
                 break;
@@ -71,7 +79,7 @@ impl KeySpace {
         let mut steps = Vec::with_capacity(ops.len());
         for op in ops {
             steps.push(match op {
-                Op::Txn(txn) => Step::Txn(self.decide(txn, rows)?),
+                Op::Txn(txn) => Step::Txn(self.decide(txn, compares, rows)?),
                 op => Step::Op(op),
             });
         }
@@ -216,6 +224,7 @@ impl Change<'_> {
                 }
                 Step::Op(Op::DeleteRange(delete)) => self.delete_range(delete),
                 Step::Op(Op::Range { query, revision }) => {
+                    self.read_range();
                     let at = if *revision > 0 { Revision::end_of(*revision) } else { self.now() };
                     Outcome::Range { revision: self.revision(), at, query: query.clone() }
                 }

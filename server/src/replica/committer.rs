@@ -69,15 +69,21 @@ impl Laps for Unmeasured {
     fn applied(&mut self, _: u64, _: &'static str, _: bool) {}
 }
 
+/// What only applying needs.
+pub(super) struct Applier {
+    pub(super) progress: Progress,
+    /// The state store, for rows that are not in memory.
+    pub(super) rows: Arc<dyn Rows>,
+    pub(super) laps: Box<dyn Laps>,
+}
+
 /// The parts of the replica that applying may touch.
 pub(super) struct Committer<'a> {
-    pub(super) progress: &'a mut Progress,
+    pub(super) applier: &'a mut Applier,
     pub(super) consensus: &'a mut Consensus,
     pub(super) machine: &'a mut StateMachine,
     pub(super) view: &'a Arc<View>,
-    pub(super) rows: &'a dyn Rows,
     pub(super) proposals: &'a mut Proposals,
-    pub(super) laps: &'a mut dyn Laps,
     pub(super) effects: &'a mut Vec<Effect>,
 }
 
@@ -88,21 +94,21 @@ impl Committer<'_> {
     /// [`Fatal`]: the process must end.
     pub(super) fn apply(&mut self, bound_bytes: u64) -> Result<(), Fatal> {
         let mut applied_any = false;
-        while let Some(entry) = self.progress.next() {
+        while let Some(entry) = self.applier.progress.next() {
             if !std::mem::replace(&mut applied_any, true) {
-                self.laps.begin();
+                self.applier.laps.begin();
             }
             // Recovery may hand out again what the state store already holds.
-            if entry.index <= self.progress.applied_index {
+            if entry.index <= self.applier.progress.applied_index {
                 continue;
             }
             assert_eq!(
                 entry.index,
-                self.progress.applied_index + 1,
+                self.applier.progress.applied_index + 1,
                 "entries are applied in order"
             );
-            self.progress.applied_index = entry.index;
-            self.progress.applied_term = entry.term;
+            self.applier.progress.applied_index = entry.index;
+            self.applier.progress.applied_term = entry.term;
             match entry.kind {
                 EntryKind::ConfChange => self.conf_change(&entry)?,
                 EntryKind::Normal if entry.data.is_empty() => {}
@@ -114,7 +120,7 @@ impl Committer<'_> {
             }
         }
         if applied_any {
-            self.consensus.applied(self.progress.applied_index);
+            self.consensus.applied(self.applier.progress.applied_index);
         }
         Ok(())
     }
@@ -125,11 +131,11 @@ impl Committer<'_> {
         let request = Request::decode(entry.data)
             .map_err(|source| FatalError::Command { index: entry.index, source })?;
         let mut space = self.view.write();
-        let applied = self.machine.apply(request, &mut space, self.rows);
+        let applied = self.machine.apply(request, &mut space, self.applier.rows.as_ref());
         let unflushed_bytes = space.unflushed_bytes();
         drop(space);
         let application = applied.map_err(FatalError::Rows)?;
-        self.laps.applied(entry.index, op, application.result.is_ok());
+        self.applier.laps.applied(entry.index, op, application.result.is_ok());
         self.reply(application);
         Ok(unflushed_bytes)
     }
@@ -140,7 +146,7 @@ impl Committer<'_> {
             .consensus
             .apply_conf_change(entry)
             .map_err(|source| Fatal::Refused { index: entry.index, source })?;
-        self.progress.conf_state = conf_state.clone();
+        self.applier.progress.conf_state = conf_state.clone();
         self.effects.push(Effect::PersistConfState {
             index: entry.index,
             term: entry.term,

@@ -32,7 +32,7 @@ use crate::mvcc::{Rows, Sizes};
 use crate::state_machine::{Alarm, AlarmKind, FatalError, Member, Restored, StateMachine, own};
 use crate::view::View;
 
-use committer::{Committer, Progress};
+use committer::{Applier, Committer, Progress};
 use compaction::{AutoCompactor, CompactionWaits};
 use flushing::Flushing;
 use leases::Leases;
@@ -122,18 +122,9 @@ pub enum Fatal {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)] // The names say it.
 pub struct Published {
-    pub term: u64,
-    /// 0 while there is no leader.
-    pub leader_id: u64,
-    pub commit_index: u64,
-    pub applied_index: u64,
+    /// Where this member stands.
+    pub raft: RaftState,
     pub flushed_index: u64,
-    pub proposals_pending: u64,
-    pub proposals_failed: u64,
-    pub leader_changes: u64,
-    /// This member is the only voter and leads, and has applied an entry of its own term: no other
-    /// member can acknowledge a write, so a read of the view is linearizable without a round.
-    pub leads_alone: bool,
     /// Leases are counted in.
     pub sizes: Sizes,
     pub leases: LeaseCounts,
@@ -144,6 +135,23 @@ pub struct Published {
     pub record_changes: u64,
 }
 
+/// Where a member stands in raft, and what became of its proposals.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // Each name says it.
+pub struct RaftState {
+    pub term: u64,
+    /// 0 while there is no leader.
+    pub leader_id: u64,
+    pub commit_index: u64,
+    pub applied_index: u64,
+    pub proposals_pending: u64,
+    pub proposals_failed: u64,
+    pub leader_changes: u64,
+    /// This member is the only voter and leads, and has applied an entry of its own term: no other
+    /// member can acknowledge a write, so a read of the view is linearizable without a round.
+    pub leads_alone: bool,
+}
+
 /// One member. See the module's text.
 pub struct Replica {
     config: Config,
@@ -151,17 +159,23 @@ pub struct Replica {
     consensus: Consensus,
     machine: StateMachine,
     view: Arc<View>,
-    rows: Arc<dyn Rows>,
-    progress: Progress,
-    proposals: Proposals,
-    reads: Reads,
+    applier: Applier,
+    pending: Pending,
     leases: Leases,
     flushing: Flushing,
     auto_compactor: AutoCompactor,
-    compaction_waits: CompactionWaits,
     leadership: Leadership,
     space: Space,
-    laps: Box<dyn Laps>,
+}
+
+/// Requests that wait.
+struct Pending {
+    /// To be applied.
+    proposals: Proposals,
+    /// For a round of the leader's, then to be applied.
+    reads: Reads,
+    /// For the deletions of a compaction to be durable.
+    compactions: CompactionWaits,
 }
 
 /// What was last seen of who leads.
@@ -190,28 +204,29 @@ impl Replica {
         let flushing = Flushing::new(config.flush, generation, log.applied_index);
         let consensus = Consensus::new(config.consensus.clone(), log)?;
         Ok(Self {
-            reads: Reads::new(config.member.id, config.boot_nonce),
+            pending: Pending {
+                proposals: Proposals::default(),
+                reads: Reads::new(config.member.id, config.boot_nonce),
+                compactions: CompactionWaits::default(),
+            },
             auto_compactor: AutoCompactor::new(config.auto_compaction),
-            compaction_waits: CompactionWaits::default(),
             leases: Leases::new(config.lease),
             now_tick: 0,
             consensus,
             machine: stored.machine,
             view,
-            rows,
-            progress,
-            proposals: Proposals::default(),
+            applier: Applier { progress, rows, laps: Box::new(Unmeasured) },
             flushing,
             leadership: Leadership::default(),
             space: Space::default(),
-            laps: Box::new(Unmeasured),
             config,
         })
     }
 
     /// Has `laps` told of each entry that is applied.
-    pub fn with_laps(self, laps: Box<dyn Laps>) -> Self {
-        Self { laps, ..self }
+    pub fn with_laps(mut self, laps: Box<dyn Laps>) -> Self {
+        self.applier.laps = laps;
+        self
     }
 
     /// Takes one event. What follows from it appears at the next [`Replica::settle`].
@@ -224,21 +239,21 @@ impl Replica {
             Event::Tick { elapsed_ms } => self.tick(elapsed_ms, effects),
             Event::Propose { id, command } => {
                 if self.apply_gap() > APPLY_GAP_MAX
-                    || self.progress.waiting_bytes() > APPLY_GAP_BYTES_MAX
+                    || self.applier.progress.waiting_bytes() > APPLY_GAP_BYTES_MAX
                 {
                     let reply = Reply::Failed(RequestError::TooManyRequests);
                     effects.push(Effect::Reply { id, reply });
                 } else {
-                    self.proposals.add(id, command, deadline_tick);
+                    self.pending.proposals.add(id, command, deadline_tick);
                 }
             }
             Event::ProposeConfChange { id, change } => {
-                let (consensus, proposals) = (&mut self.consensus, &mut self.proposals);
+                let (consensus, proposals) = (&mut self.consensus, &mut self.pending.proposals);
                 proposals.change((id, change), deadline_tick, consensus, effects);
             }
-            Event::ReadIndex { id } => self.reads.add(id, deadline_tick),
+            Event::ReadIndex { id } => self.pending.reads.add(id, deadline_tick),
             Event::AwaitCompaction { id, revision } => {
-                self.compaction_waits.add(revision, id);
+                self.pending.compactions.add(revision, id);
                 self.flushing.hurry();
             }
             Event::Capture { id } => {
@@ -281,9 +296,9 @@ impl Replica {
     /// [`Fatal`]: the process must end.
     pub fn settle(&mut self, effects: &mut Vec<Effect>) -> Result<(), Fatal> {
         self.publish_self();
-        self.leases.propose(self.leads_in(), &mut self.proposals);
-        self.proposals.send(&mut self.consensus, effects);
-        self.reads.send(self.now_tick, &mut self.consensus);
+        self.leases.propose(self.leads_in(), &mut self.pending.proposals);
+        self.pending.proposals.send(&mut self.consensus, effects);
+        self.pending.reads.send(self.now_tick, &mut self.consensus);
         self.take_ready(effects);
         self.apply(effects)?;
         if self.space.is_awaited() && self.is_out_of_space() {
@@ -295,7 +310,7 @@ impl Replica {
             // Its first entry goes to the disk now, not after the next tick.
             self.take_ready(effects);
         }
-        self.reads.release(self.progress.applied_index, effects);
+        self.pending.reads.release(self.applied_index(), effects);
         self.compact_step();
         self.evict_step();
         self.flush_if_due(effects);
@@ -304,7 +319,7 @@ impl Replica {
 
     /// Whether [`Replica::settle`] has more to do although no event arrived.
     pub fn has_work(&self) -> bool {
-        let apply = !self.progress.is_idle() && !self.is_apply_paused();
+        let apply = !self.applier.progress.is_idle() && !self.is_apply_paused();
         let space = self.view.compaction_runnable() || self.view.is_evictable();
         apply || self.leases.has_work() || space
     }
@@ -312,11 +327,11 @@ impl Replica {
     /// Cuts a batch with everything applied, if none is under way and anything is left: for an
     /// orderly stop. `true` when nothing is left: everything applied has been reported as flushed.
     pub fn flush_all(&mut self, effects: &mut Vec<Effect>) -> bool {
-        if self.flushing.cut_index() < self.progress.applied_index {
+        if self.flushing.cut_index() < self.applied_index() {
             self.flushing.hurry();
             self.flush_if_due(effects);
         }
-        !self.is_flushing() && self.flushing.flushed_index() >= self.progress.applied_index
+        !self.is_flushing() && self.flushing.flushed_index() >= self.applied_index()
     }
 
     /// Whether a batch was cut that has not been reported as flushed.
@@ -327,17 +342,20 @@ impl Replica {
     /// What is to be seen from outside.
     pub fn published(&self) -> Published {
         let SoftState { term, leader_id, .. } = self.consensus.soft_state();
-        let space = self.view.read();
-        Published {
+        let raft = RaftState {
             term,
             leader_id,
             commit_index: self.consensus.commit_index(),
-            applied_index: self.progress.applied_index,
-            flushed_index: self.flushing.flushed_index(),
-            proposals_pending: self.proposals.pending() as u64,
-            proposals_failed: self.proposals.failed,
+            applied_index: self.applied_index(),
+            proposals_pending: self.pending.proposals.pending() as u64,
+            proposals_failed: self.pending.proposals.failed,
             leader_changes: self.leadership.changes,
             leads_alone: self.is_alone() && self.leads_in().is_some(),
+        };
+        let space = self.view.read();
+        Published {
+            raft,
+            flushed_index: self.flushing.flushed_index(),
             sizes: self.with_leases(space.sizes()),
             leases: self.leases.counts(self.machine.lessor()),
             compact_scheduled: space.compact_revision(),
@@ -348,7 +366,7 @@ impl Replica {
 
     /// Everything applied so far. Only entries change it, and none is under way here.
     fn capture(&self) -> Capture {
-        let Progress { applied_index, applied_term, conf_state, .. } = &self.progress;
+        let Progress { applied_index, applied_term, conf_state, .. } = &self.applier.progress;
         let applied = (*applied_index, *applied_term);
         Capture {
             history: self.view.history(),
@@ -360,7 +378,7 @@ impl Replica {
     /// leaders decided has taken effect then.
     fn leads_in(&self) -> Option<u64> {
         let SoftState { term, is_leader, .. } = self.consensus.soft_state();
-        (is_leader && self.progress.applied_term == term).then_some(term)
+        (is_leader && self.applier.progress.applied_term == term).then_some(term)
     }
 
     fn sizes(&self) -> Sizes {
@@ -400,8 +418,8 @@ impl Replica {
         self.leases.tick(elapsed_ms, self.now_tick, effects);
         self.consensus.tick();
         self.view.tick();
-        self.proposals.expire(self.now_tick, effects);
-        self.reads.expire(self.now_tick, effects);
+        self.pending.proposals.expire(self.now_tick, effects);
+        self.pending.reads.expire(self.now_tick, effects);
         self.space.expire(self.now_tick, effects);
         if self.space.is_awaited() {
             self.raise_no_space();
@@ -413,7 +431,7 @@ impl Replica {
             && let Some(revision) =
                 self.auto_compactor.tick(self.now_tick, self.view.current_revision())
         {
-            self.proposals.add_internal(own::compact(revision));
+            self.pending.proposals.add_internal(own::compact(revision));
             let mode = self.config.auto_compaction;
             effects.push(Effect::AutoCompact { revision, mode });
         }
@@ -424,7 +442,7 @@ impl Replica {
         let Some(below_bytes) = self.config.disarm_below_bytes else { return };
         let has_room = self.sizes().in_use_bytes < below_bytes && !self.space.disk_is_low;
         if has_room && self.is_out_of_space() {
-            self.proposals.add_internal(own::disarm(self.no_space()));
+            self.pending.proposals.add_internal(own::disarm(self.no_space()));
         }
     }
 
@@ -443,7 +461,7 @@ impl Replica {
     fn raise_no_space(&mut self) {
         let again_ticks = self.config.consensus.election_ticks as u64;
         if !self.is_out_of_space() && self.space.may_raise(self.now_tick, again_ticks) {
-            self.proposals.add_internal(own::raise(self.no_space()));
+            self.pending.proposals.add_internal(own::raise(self.no_space()));
         }
     }
 
@@ -456,9 +474,9 @@ impl Replica {
     fn take(&mut self, ready: consensus::Ready, effects: &mut Vec<Effect>) {
         let term = self.consensus.soft_state().term;
         for read in ready.read_states {
-            self.reads.confirm(&read.context, read.index, term);
+            self.pending.reads.confirm(&read.context, read.index, term);
         }
-        self.progress.committed(ready.committed);
+        self.applier.progress.committed(ready.committed);
         if !ready.entries.is_empty() || ready.hard_state.is_some() || ready.sync.is_some() {
             effects.push(Effect::Persist(Persist {
                 entries: ready.entries,
@@ -468,7 +486,7 @@ impl Replica {
         }
         if let Some(soft_state) = ready.soft_state {
             if self.leadership.leader_id != 0 {
-                self.reads.fail_round(effects);
+                self.pending.reads.fail_round(effects);
             }
             if soft_state.leader_id != 0 && soft_state.leader_id != self.leadership.leader_id {
                 self.leadership.changes += 1;
@@ -478,14 +496,14 @@ impl Replica {
     }
 
     fn is_alone(&self) -> bool {
-        self.progress.conf_state.voters == [self.config.member.id]
+        self.applier.progress.conf_state.voters == [self.config.member.id]
     }
 
     /// A lone voter has nobody to wait for: it leads as soon as it has applied what it knows. Whether it
     /// was its turn.
     fn campaign_if_alone(&mut self) -> bool {
         let leaderless = self.consensus.soft_state().leader_id == 0;
-        let may = leaderless && self.progress.is_idle() && self.is_alone();
+        let may = leaderless && self.applier.progress.is_idle() && self.is_alone();
         if may {
             self.consensus.campaign();
         }
@@ -497,13 +515,11 @@ impl Replica {
             return Ok(());
         }
         Committer {
-            progress: &mut self.progress,
+            applier: &mut self.applier,
             consensus: &mut self.consensus,
             machine: &mut self.machine,
             view: &self.view,
-            rows: self.rows.as_ref(),
-            proposals: &mut self.proposals,
-            laps: self.laps.as_mut(),
+            proposals: &mut self.pending.proposals,
             effects,
         }
         .apply(self.flushing.unflushed_bytes_max())
@@ -515,8 +531,12 @@ impl Replica {
             && self.view.unflushed_bytes() >= self.flushing.unflushed_bytes_max()
     }
 
+    fn applied_index(&self) -> u64 {
+        self.applier.progress.applied_index
+    }
+
     fn apply_gap(&self) -> u64 {
-        self.consensus.commit_index().saturating_sub(self.progress.applied_index)
+        self.consensus.commit_index().saturating_sub(self.applied_index())
     }
 
     fn compact_step(&mut self) {
@@ -529,7 +549,7 @@ impl Replica {
         let oldest_pin = self.view.oldest_pin();
         let finished = space.compact_step(mutants::step(COMPACT_STEP_KEYS), oldest_pin);
         drop(space);
-        if finished.is_some() && !self.compaction_waits.is_empty() {
+        if finished.is_some() && !self.pending.compactions.is_empty() {
             self.flushing.hurry();
         }
     }
@@ -546,7 +566,7 @@ impl Replica {
     }
 
     fn flush_if_due(&mut self, effects: &mut Vec<Effect>) {
-        let (now, applied) = (self.now_tick, self.progress.applied_index);
+        let (now, applied) = (self.now_tick, self.applied_index());
         if self.machine.lessor().dirty_count() >= DIRTY_LEASES_MAX {
             self.flushing.hurry();
         }
@@ -557,7 +577,7 @@ impl Replica {
         while self.view.is_evictable() {
             self.view.evict();
         }
-        effects.push(self.flushing.cut(now, &self.progress, &mut self.machine, &self.view));
+        effects.push(self.flushing.cut(now, &self.applier.progress, &mut self.machine, &self.view));
     }
 
     fn flushed(&mut self, generation: u64, applied_index: u64, effects: &mut Vec<Effect>) {
@@ -565,8 +585,8 @@ impl Replica {
             return;
         }
         let space = self.view.read();
-        self.compaction_waits.release(space.finished_compaction(), effects);
-        if !self.compaction_waits.is_empty() && space.has_deletions() {
+        self.pending.compactions.release(space.finished_compaction(), effects);
+        if !self.pending.compactions.is_empty() && space.has_deletions() {
             self.flushing.hurry();
         }
         drop(space);
@@ -589,10 +609,10 @@ impl Replica {
         }
         self.leadership.publish_tick = self.now_tick + self.config.consensus.election_ticks as u64;
         if !is_listed {
-            self.proposals.add_internal(own::set_attributes(&self.config.member));
+            self.pending.proposals.add_internal(own::set_attributes(&self.config.member));
         }
         if !has_version {
-            self.proposals.add_internal(own::set_cluster_version(CLUSTER_VERSION));
+            self.pending.proposals.add_internal(own::set_cluster_version(CLUSTER_VERSION));
         }
     }
 }

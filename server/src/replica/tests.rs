@@ -74,7 +74,7 @@ impl Lone {
             lone.run([]);
             lone.sync();
         }
-        assert!(lone.replica.published().leads_alone);
+        assert!(lone.replica.published().raft.leads_alone);
         lone.commands.clear();
         self
     }
@@ -154,7 +154,7 @@ fn a_flush_of_everything_has_also_what_came_during_the_one_under_way() {
     lone.run([second]);
     assert!(lone.flush_all());
     let published = lone.replica.published();
-    assert_eq!(published.flushed_index, published.applied_index);
+    assert_eq!(published.flushed_index, published.raft.applied_index);
     assert!(lone.batches.is_empty(), "and nothing after it");
 }
 
@@ -172,25 +172,25 @@ fn writes_are_refused_while_too_many_bytes_wait_to_be_applied() {
             |reply: &Reply| matches!(reply, Reply::Failed(RequestError::TooManyRequests));
         refused += replies.iter().filter(|(_, reply)| is_refusal(reply)).count();
     }
-    let waiting_bytes = lone.replica.progress.waiting_bytes();
+    let waiting_bytes = lone.replica.applier.progress.waiting_bytes();
     assert!((64 * MIB..66 * MIB).contains(&waiting_bytes), "{waiting_bytes}");
     assert!((25..40).contains(&refused), "{refused}");
     // It goes on once the flusher does.
     while let Some(flushed) = lone.batches.pop() {
         lone.run([flushed]);
     }
-    assert_eq!(lone.replica.progress.waiting_bytes(), 0);
+    assert_eq!(lone.replica.applier.progress.waiting_bytes(), 0);
 }
 
 #[test]
 fn a_member_leads_alone_only_once_it_applied_an_entry_of_its_own_term() {
     let mut lone = Lone::new();
-    assert!(!lone.replica.published().leads_alone);
+    assert!(!lone.replica.published().raft.leads_alone);
     lone.run([]);
     let published = lone.replica.published();
-    assert_eq!((published.leader_id, published.leads_alone), (MEMBER_ID, false));
+    assert_eq!((published.raft.leader_id, published.raft.leads_alone), (MEMBER_ID, false));
     lone.sync();
-    assert!(lone.replica.published().leads_alone);
+    assert!(lone.replica.published().raft.leads_alone);
 }
 
 #[test]
@@ -245,8 +245,8 @@ fn a_capture_is_of_what_was_applied_and_stays_as_it_is() {
     let published = lone.replica.published();
     assert_eq!(lone.replica.view.current_revision(), 3);
     assert_eq!((capture.history.revision(), capture.history.compact_revision()), (2, -1));
-    assert_eq!(capture.inventory.applied_index, published.applied_index - 1);
-    assert_eq!(capture.inventory.applied_term, published.term);
+    assert_eq!(capture.inventory.applied_index, published.raft.applied_index - 1);
+    assert_eq!(capture.inventory.applied_term, published.raft.term);
     assert_eq!(capture.inventory.conf_state.voters, [MEMBER_ID]);
     assert_eq!(capture.inventory.members, lone.replica.members());
     assert_eq!(capture.inventory.cluster_version.as_deref(), Some(CLUSTER_VERSION));

@@ -147,7 +147,7 @@ impl Worker {
 
     fn publish_file_bytes(&self, bytes: u64) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.handle.status().db_file_bytes.store(bytes, Ordering::Relaxed);
+        self.handle.status().space.db_file_bytes.store(bytes, Ordering::Relaxed);
     }
 }
 

@@ -229,8 +229,8 @@ pub fn assemble(
     let status = handle.status();
     status.cluster_id.store(setup.cluster_id, Ordering::Relaxed);
     status.member_id.store(setup.member.id, Ordering::Relaxed);
-    status.db_file_bytes.store(size(store.space().file_bytes), Ordering::Relaxed);
-    status.quota_bytes.store(size(options.quota_bytes.unwrap_or(0)), Ordering::Relaxed);
+    status.space.db_file_bytes.store(size(store.space().file_bytes), Ordering::Relaxed);
+    status.space.quota_bytes.store(size(options.quota_bytes.unwrap_or(0)), Ordering::Relaxed);
     let flusher_options = FlusherOptions {
         checkpoint_bytes: options.checkpoint_bytes,
         ..FlusherOptions::new(data_dir.index_dir(), setup.cluster_id)

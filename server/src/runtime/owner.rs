@@ -20,7 +20,9 @@ use super::{Core, RunError};
 use crate::handle::{Delivery, Handle, Stop};
 use crate::lease::Lessor;
 use crate::mutants::{self, Mutant};
-use crate::replica::{AutoCompaction, Effect, Event, Published, Replica, Reply, RequestId};
+use crate::replica::{
+    AutoCompaction, Effect, Event, Published, RaftState, Replica, Reply, RequestId,
+};
 use crate::state_machine::FlushBatch;
 
 /// What goes on beside the owner.
@@ -175,7 +177,7 @@ impl<B: Beside> Owner<B> {
     pub fn begin_stop(&mut self, served: Result<(), RunError>) -> Result<(), RunError> {
         // Nothing keeps the view up to date from now on.
         self.rounds.is_stopping = true;
-        self.handle.status().leads_alone.store(false, Ordering::Release);
+        self.handle.status().raft.leads_alone.store(false, Ordering::Release);
         // Whoever still waits is told that the member stopped; what was proposed is unknown.
         let left = self.handle.mailbox().close();
         self.rounds.waiting.clear();
@@ -294,25 +296,15 @@ impl<B: Beside> Owner<B> {
             return;
         }
         let status = self.handle.status();
-        // Before anything is sent: a read must not take this member for the only leader too long.
-        let leads_alone = published.leads_alone && !self.rounds.is_stopping;
-        status.leads_alone.store(leads_alone, Ordering::Release);
-        status.term.store(published.term, Ordering::Relaxed);
-        status.leader_id.store(published.leader_id, Ordering::Relaxed);
-        status.commit_index.store(published.commit_index, Ordering::Relaxed);
-        status.applied_index.store(published.applied_index, Ordering::Relaxed);
-        status.proposals_pending.store(published.proposals_pending, Ordering::Relaxed);
-        status.proposals_failed.store(published.proposals_failed, Ordering::Relaxed);
-        status.leader_changes.store(published.leader_changes, Ordering::Relaxed);
-        let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        status.db_size_bytes.store(size(published.sizes.total_bytes), Ordering::Relaxed);
-        status.db_size_in_use_bytes.store(size(published.sizes.in_use_bytes), Ordering::Relaxed);
+        let leads_alone = published.raft.leads_alone && !self.rounds.is_stopping;
+        status.raft.publish(&RaftState { leads_alone, ..published.raft.clone() });
+        status.space.publish(published.sizes);
         status.leases.publish(&published.leases);
         self.compactions.look(published.compact_scheduled, published.compact_finished);
         if published.record_changes != self.rounds.published.record_changes {
             self.publish_records();
         }
-        if published.applied_index != self.rounds.published.applied_index {
+        if published.raft.applied_index != self.rounds.published.raft.applied_index {
             self.handle.watches().changed();
         }
         self.rounds.published = published;

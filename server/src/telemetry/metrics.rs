@@ -1,5 +1,7 @@
 //! Every number that the member counts, under etcd's names where the meaning is etcd's.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus::{
     Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
@@ -17,6 +19,8 @@ pub struct Metrics {
     pub space: SpaceMetrics,
     /// Keys and revisions.
     pub mvcc: MvccMetrics,
+    /// Watches.
+    pub watch: WatchMetrics,
     /// Compactions of keys.
     pub compaction: CompactionMetrics,
     /// Leases.
@@ -58,19 +62,36 @@ pub struct SpaceMetrics {
 #[allow(missing_docs)] // The help texts say it.
 pub struct MvccMetrics {
     pub ranges: IntCounter,
+    /// Those beside the owner.
+    pub reads: ReadCounts,
     pub puts: IntCounter,
     pub deletes: IntCounter,
     pub txns: IntCounter,
     pub put_bytes: IntGauge,
     pub keys: IntGauge,
-    pub watch_streams: IntGauge,
-    pub watchers: IntGauge,
-    pub slow_watchers: IntGauge,
-    pub events: IntCounter,
     pub current_revision: IntGauge,
     pub compact_revision: IntGauge,
     pub hash_seconds: Histogram,
     pub hash_revision_seconds: Histogram,
+}
+
+/// What was read beside the owner; the ranges and transactions of [`MvccMetrics`] are these and those
+/// that were applied.
+#[derive(Debug, Default)]
+#[allow(missing_docs)] // The names say it.
+pub struct ReadCounts {
+    pub ranges: AtomicU64,
+    /// Those of more than one range.
+    pub txns: AtomicU64,
+}
+
+/// Watches.
+#[allow(missing_docs)] // The help texts say it.
+pub struct WatchMetrics {
+    pub streams: IntGauge,
+    pub watchers: IntGauge,
+    pub slow_watchers: IntGauge,
+    pub events: IntCounter,
 }
 
 /// Compactions of keys.
@@ -153,6 +174,7 @@ impl Metrics {
             disk: DiskMetrics::new(&registry),
             space: SpaceMetrics::new(&registry),
             mvcc: MvccMetrics::new(&registry),
+            watch: WatchMetrics::new(&registry),
             compaction: CompactionMetrics::new(&registry),
             lease: LeaseMetrics::new(&registry),
             raft: RaftMetrics::new(&registry),
@@ -272,16 +294,16 @@ impl MvccMetrics {
         let debug = Family::new(registry, "etcd_debugging_mvcc_");
         Self {
             ranges: mvcc.counter("range_total", "Ranges read on this member."),
+            reads: ReadCounts::default(),
             puts: mvcc.counter("put_total", "Puts applied on this member."),
             deletes: mvcc.counter("delete_total", "Deletions applied on this member."),
-            txns: mvcc.counter("txn_total", "Transactions applied on this member."),
+            txns: mvcc.counter(
+                "txn_total",
+                "Reads and changes of more than one operation on this member.",
+            ),
             put_bytes: debug
                 .gauge("total_put_size_in_bytes", "Bytes of keys and values put on this member."),
             keys: debug.gauge("keys_total", "Keys."),
-            watch_streams: debug.gauge("watch_stream_total", "Watch streams."),
-            watchers: debug.gauge("watcher_total", "Watchers."),
-            slow_watchers: debug.gauge("slow_watcher_total", "Watchers that are behind."),
-            events: debug.counter("events_total", "Events sent by this member."),
             current_revision: debug.gauge("current_revision", "The current revision."),
             compact_revision: debug.gauge("compact_revision", "The compacted revision."),
             hash_seconds: mvcc.histogram(
@@ -296,6 +318,18 @@ impl MvccMetrics {
                 0.01,
                 15,
             ),
+        }
+    }
+}
+
+impl WatchMetrics {
+    fn new(registry: &Registry) -> Self {
+        let debug = Family::new(registry, "etcd_debugging_mvcc_");
+        Self {
+            streams: debug.gauge("watch_stream_total", "Watch streams."),
+            watchers: debug.gauge("watcher_total", "Watchers."),
+            slow_watchers: debug.gauge("slow_watcher_total", "Watchers that are behind."),
+            events: debug.counter("events_total", "Events sent by this member."),
         }
     }
 }

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use proc_macro2::Delimiter;
 
 use super::source::{Token, Tree, each_level};
-use super::{DISPATCH, DISPATCH_LINES_MAX, FILE_LINES_MAX, FN_LINES_MAX, Finding, PARAMETERS_MAX};
+use super::{
+    DISPATCH, DISPATCH_LINES_MAX, FIELDS_MAX, FILE_LINES_MAX, FN_LINES_MAX, Finding, GENERATED,
+    PARAMETERS_MAX,
+};
 
 /// Files and functions with too much code, and functions with too many parameters.
 pub(super) fn sizes(tree: &Tree) -> Vec<Finding> {
@@ -48,6 +51,57 @@ pub(super) fn sizes(tree: &Tree) -> Vec<Finding> {
         });
     }
     findings
+}
+
+/// Types with too many fields.
+pub(super) fn fields(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for file in tree.rust().filter(|file| !file.is_test() && !GENERATED.contains(&&*file.path)) {
+        let everything: Vec<&Token> = file.code.iter().collect();
+        each_level(&everything, &mut |level| {
+            for (at, pair) in level.windows(2).enumerate() {
+                let Some(name) = pair[1].name().filter(|_| pair[0].name() == Some("struct")) else {
+                    continue;
+                };
+                let ends =
+                    |token: &&&Token| token.is(';') || token.group(Delimiter::Brace).is_some();
+                let body = level[at + 2..].iter().find(ends);
+                let fields = body.and_then(|body| body.group(Delimiter::Brace)).map_or(0, named_in);
+                if fields > FIELDS_MAX {
+                    findings.push(Finding::new(
+                        &file.path,
+                        pair[0].line(),
+                        format!("`{name}` has {fields} fields, at most {FIELDS_MAX}"),
+                        "it is two types: give those that belong together a name",
+                    ));
+                }
+            }
+        });
+    }
+    findings
+}
+
+/// Each field has one colon that is neither half of a path's nor inside of its type.
+fn named_in(inside: &[Token]) -> usize {
+    let mut fields = 0;
+    let mut depth = 0_usize;
+    for (at, token) in inside.iter().enumerate() {
+        let is_beside = |at: Option<usize>, character: char| {
+            at.and_then(|at| inside.get(at)).is_some_and(|token| token.is(character))
+        };
+        match token {
+            _ if token.is('<') => depth += 1,
+            _ if token.is('>') && !is_beside(at.checked_sub(1), '-') => {
+                depth = depth.saturating_sub(1);
+            }
+            _ if token.is(':') && depth == 0 => {
+                let is_path = is_beside(at.checked_sub(1), ':') || is_beside(Some(at + 1), ':');
+                fields += usize::from(!is_path);
+            }
+            _ => {}
+        }
+    }
+    fields
 }
 
 /// A function with a body.

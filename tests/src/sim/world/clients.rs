@@ -192,14 +192,14 @@ impl<K: Kv, L: Lease, M: Maintenance> Call for Services<K, L, M> {
 
 /// The way of a member that does not lead alone; its answer comes before the request's own.
 async fn linearize_by_round(handle: &Handle) -> Result<(), Status> {
-    let alone = handle.status().leads_alone.swap(false, Ordering::AcqRel);
+    let alone = handle.status().raft.leads_alone.swap(false, Ordering::AcqRel);
     let mut waiting = Box::pin(handle.linearize());
     let handle = handle.clone();
     let mut first = true;
     let done = std::future::poll_fn(move |context| {
         let polled = waiting.as_mut().poll(context);
         if std::mem::take(&mut first) && alone {
-            handle.status().leads_alone.store(true, Ordering::Release);
+            handle.status().raft.leads_alone.store(true, Ordering::Release);
         }
         polled
     });

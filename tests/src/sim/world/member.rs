@@ -34,7 +34,7 @@ use quorate_server::storage::wal::WalOptions;
 use quorate_server::telemetry::Metrics;
 
 use super::clients::{Call, Services};
-use super::plan::Plan;
+use super::plan::MemberPlan;
 use crate::sim::coverage::Activity;
 use crate::sim::fs::SimFs;
 use crate::sim::history::StoredRow;
@@ -53,7 +53,7 @@ const LIMITS: LimitConfig = LimitConfig { txn_ops_max: 128, request_bytes_max: 1
 pub(super) struct Member {
     id: u64,
     disk: SimFs,
-    plan: Plan,
+    plan: MemberPlan,
     metrics: Arc<Metrics>,
     votes: VotesAreKept,
     boots: u64,
@@ -95,7 +95,7 @@ impl Beside for Aside {
 }
 
 impl Member {
-    pub(super) fn new(id: u64, disk: SimFs, plan: Plan) -> Self {
+    pub(super) fn new(id: u64, disk: SimFs, plan: MemberPlan) -> Self {
         let metrics = Arc::new(Metrics::new(&api::METHODS, false));
         Self { id, disk, plan, metrics, votes: VotesAreKept::default(), boots: 0 }
     }
@@ -149,8 +149,8 @@ impl Member {
     /// Looks at what a running member says about itself.
     pub(super) fn observe(&mut self, published: &Published) {
         // Only then it says so to others: it applied an entry of its own term.
-        if published.leads_alone {
-            self.votes.leads(published.term);
+        if published.raft.leads_alone {
+            self.votes.leads(published.raft.term);
         }
     }
 
@@ -172,10 +172,10 @@ impl Member {
             member,
             incarnation: self.boots,
             wal: WalOptions {
-                segment_bytes: self.plan.segment_bytes,
-                segments_max: self.plan.segments_max,
+                segment_bytes: self.plan.store.segment_bytes,
+                segments_max: self.plan.store.segments_max,
             },
-            cache_bytes: self.plan.cache_bytes,
+            cache_bytes: self.plan.store.cache_bytes,
             limits: Limits { window_bytes_max: self.plan.window_bytes },
         }
     }
@@ -207,8 +207,8 @@ impl Member {
             request_timeout: None,
             slow_apply: std::time::Duration::MAX,
             lease_ttl_min_s: 2,
-            checkpoint_bytes: self.plan.checkpoint_bytes,
-            reserve_bytes: self.plan.reserve_bytes,
+            checkpoint_bytes: self.plan.store.checkpoint_bytes,
+            reserve_bytes: self.plan.store.reserve_bytes,
         }
     }
 }
@@ -342,7 +342,7 @@ impl Life {
             self.owner.take(delivery)?;
         }
         let status = self.handle.status();
-        assert!(!status.leads_alone.load(Ordering::Relaxed), "it reads for nobody any more");
+        assert!(!status.raft.leads_alone.load(Ordering::Relaxed), "it reads for nobody any more");
         self.worker.take(Work::Stop);
         while !matches!(self.worker.step()?, Step::Idle) {}
         Ok(self.worker.close()?)

@@ -128,7 +128,7 @@ fn run_seed(seed: u64, options: &Options) -> SeedReport {
     let _switched = Switched::on(options, plan.step);
     let disk = SimFs::new(rng.next_u64());
     let mut run = Run::new(disk, plan, &mut rng, options.echo);
-    run.faults = true;
+    run.faults.on = true;
     let result = run.all(REQUESTS);
     report(run, result)
 }
@@ -142,7 +142,7 @@ fn run_cut(seed: u64, options: &Options) -> SeedReport {
     let mut run = Run::new(disk, plan, &mut rng, options.echo);
     if let Some(operation) = options.cut {
         run.member.disk().fail_at(operation, DiskFault::Crash);
-        run.lose = options.way;
+        run.faults.lose = options.way;
     }
     let result = run.all(REQUESTS_CUT);
     report(run, result)
@@ -150,16 +150,16 @@ fn run_cut(seed: u64, options: &Options) -> SeedReport {
 
 fn report(run: Run, result: Result<(), Violation>) -> SeedReport {
     SeedReport {
-        hash: run.trace.hash(),
-        requests: run.requests,
-        restarts: run.restarts,
-        was_cut: run.was_cut,
+        hash: run.record.trace.hash(),
+        requests: run.record.requests,
+        restarts: run.record.restarts,
+        was_cut: run.record.was_cut,
         disk_changes: run.member.disk().changes_total(),
-        coverage: run.coverage,
+        coverage: run.record.coverage,
         failure: result.err().map(|Violation { invariant, text }| Failure {
             what: invariant.to_owned(),
             text,
-            trace: run.trace.to_string(),
+            trace: run.record.trace.to_string(),
         }),
     }
 }

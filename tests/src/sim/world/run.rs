@@ -1,37 +1,37 @@
 //! One run: lives of a member, one after the other, and what happens in each, as one seed decides.
 
+mod asking;
 mod quiet;
 mod trouble;
 mod watching;
 
 use std::path::Path;
 
-use quorate_proto::etcdserverpb::{
-    CompactionRequest, HashKvRequest, LeaseRevokeRequest, RangeRequest,
-};
+use quorate_proto::etcdserverpb::{CompactionRequest, HashKvRequest, RangeRequest};
 use quorate_server::replica::AutoCompaction;
 use quorate_server::runtime::RunError;
 use quorate_server::storage::flusher::Step;
 use quorate_server::storage::fs::FileSystem as _;
 
-use super::clients::{Answer, Ask, Clients, Got, Verdict, Way, verdict};
+use super::clients::Clients;
 use super::inspect::{Inspection, inspect, reads_all_rows};
-use super::leasing::{Leasing, Wish};
+use super::leasing::Leasing;
 use super::member::{Life, Member};
 use super::plan::Plan;
 use super::watchers::Watchers;
-use crate::model::{Refusal, Reply, Request};
+use crate::model::Request;
 use crate::sim::coverage::{Activity, Coverage, Fault};
 use crate::sim::fs::{DiskFault, FaultRates, SimFs};
 use crate::sim::history::Event;
 use crate::sim::invariants::{
-    AStartUsesTheCheckpoint, Blame, EndsOnlyWhenTheDiskFails, ErrorsAreThoseOfTheApi,
-    EveryRequestIsAnswered, QuotaHolds, Referee, SizesAreThoseOfTheRows, StartsAgainByItself,
-    Violation, WhatIsStoredCanBeRead, named,
+    AStartUsesTheCheckpoint, Blame, EndsOnlyWhenTheDiskFails, EveryRequestIsAnswered, QuotaHolds,
+    Referee, SizesAreThoseOfTheRows, StartsAgainByItself, Violation, WhatIsStoredCanBeRead, named,
 };
 use crate::sim::rng::{MILLION, Rng};
 use crate::sim::trace::Trace;
 use crate::sim::workload::Workload;
+use asking::Asking;
+use trouble::{Faults, Frozen};
 
 /// Turns without an end of a start or a stop: it hangs.
 const TURNS_MAX: u64 = 20_000;
@@ -52,43 +52,34 @@ enum End {
 pub(super) struct Run {
     pub(super) member: Member,
     pub(super) rng: Rng,
+    pub(super) record: Record,
+    pub(super) faults: Faults,
+    plan: Plan,
+    asking: Asking,
+    referee: Referee,
+    clients: Clients,
+    watchers: Watchers,
+    leasing: Leasing,
+    doing: Activity,
+    seen: Seen,
+}
+
+/// What is left of a run.
+pub(super) struct Record {
     pub(super) trace: Trace,
     pub(super) coverage: Coverage,
     pub(super) requests: u64,
     pub(super) restarts: u64,
     /// A planned crash or kill happened.
     pub(super) was_cut: bool,
-    /// Whether chance breaks things, beside what was planned.
-    pub(super) faults: bool,
-    plan: Plan,
-    workload: Workload,
-    referee: Referee,
-    clients: Clients,
-    watchers: Watchers,
-    next_op: u64,
-    /// What to ask before anything new.
-    urgent: Vec<Request>,
-    doing: Activity,
-    planned: Option<DiskFault>,
-    /// A fault that may end the process happened in this life.
-    disk_failed: bool,
-    /// What fails by chance once this life serves.
-    rates: FaultRates,
-    /// Turns in which the flusher gets nothing done, or the owner.
-    frozen: Frozen,
-    leasing: Leasing,
+}
+
+/// What was last seen of the member.
+struct Seen {
     applied_revision: i64,
     compact_revision: i64,
     /// A checkpoint was written, and none was given up since.
     has_checkpoint: bool,
-    /// Decides what a power cut loses, beside the run itself.
-    pub(super) lose: u64,
-}
-
-#[derive(Default)]
-struct Frozen {
-    worker: u64,
-    owner: u64,
 }
 
 /// What may happen next.
@@ -107,41 +98,34 @@ enum Turn {
 impl Run {
     pub(super) fn new(disk: SimFs, plan: Plan, rng: &mut Rng, echo: bool) -> Self {
         Self {
-            member: Member::new(1, disk, plan.clone()),
-            workload: Workload::new(plan.shape.clone(), rng.fork("workload")),
+            member: Member::new(1, disk, plan.member.clone()),
+            asking: Asking::new(Workload::new(plan.shape.clone(), rng.fork("workload"))),
             rng: rng.fork("run"),
             watchers: Watchers::new(plan.shape.keys, rng.fork("watchers")),
-            trace: Trace::new(echo),
-            coverage: Coverage::default(),
-            requests: 0,
-            restarts: 0,
-            was_cut: false,
-            faults: false,
+            record: Record {
+                trace: Trace::new(echo),
+                coverage: Coverage::default(),
+                requests: 0,
+                restarts: 0,
+                was_cut: false,
+            },
+            faults: Faults::default(),
             plan,
             referee: Referee::new(),
             clients: Clients::default(),
-            next_op: 0,
-            urgent: Vec::new(),
-            doing: Activity::Idle,
-            planned: None,
-            disk_failed: false,
-            rates: FaultRates::default(),
-            frozen: Frozen::default(),
             leasing: Leasing::default(),
-            applied_revision: 1,
-            compact_revision: -1,
-            has_checkpoint: false,
-            lose: 0,
+            doing: Activity::Idle,
+            seen: Seen { applied_revision: 1, compact_revision: -1, has_checkpoint: false },
         }
     }
 
     /// Lives until all requests were sent; then, without faults, a start after a crash and one after
     /// an orderly end.
     pub(super) fn all(&mut self, requests: u64) -> Result<(), Violation> {
-        while self.requests < requests {
+        while self.record.requests < requests {
             self.live(requests, true)?;
         }
-        if std::mem::take(&mut self.faults) {
+        if std::mem::take(&mut self.faults.on) {
             self.heal();
             self.disk().set_capacity(None);
         }
@@ -182,10 +166,10 @@ impl Run {
 
     /// What the disk did in this life.
     fn blame(&self) -> Blame {
-        let needed_bytes = 2 * self.plan.segment_bytes;
+        let needed_bytes = 2 * self.plan.member.store.segment_bytes;
         let space = self.disk().space(Path::new("data"));
         let lacks_room = space.is_ok_and(|space| space.free_bytes < needed_bytes);
-        Blame { disk_failed: self.disk_failed, lacks_room }
+        Blame { disk_failed: self.faults.disk_failed, lacks_room }
     }
 
     fn heal(&mut self) {
@@ -197,15 +181,17 @@ impl Run {
 
     fn start(&mut self) -> Result<Option<Life>, Violation> {
         self.doing = Activity::Recovery;
-        self.disk_failed = false;
-        self.frozen = Frozen::default();
+        self.faults.disk_failed = false;
+        self.faults.frozen = Frozen::default();
         self.break_the_disk();
         let started = self.member.start()?;
         self.met_faults();
         match started {
             Ok(life) => {
-                self.trace.line(format_args!("start {}: {:?}", self.restarts, life.report));
-                let is_there = self.has_checkpoint && !self.disk_failed;
+                self.record
+                    .trace
+                    .line(format_args!("start {}: {:?}", self.record.restarts, life.report));
+                let is_there = self.seen.has_checkpoint && !self.faults.disk_failed;
                 let (reads_all, report) =
                     (reads_all_rows(&life.report), format!("{:?}", life.report));
                 let read = AStartUsesTheCheckpoint::read(is_there, reads_all, report);
@@ -213,7 +199,7 @@ impl Run {
                 Ok(Some(life))
             }
             Err(error) => {
-                self.trace.line(format_args!("cannot start: {error}"));
+                self.record.trace.line(format_args!("cannot start: {error}"));
                 let excused = StartsAgainByItself::failed(&error, self.blame());
                 named(StartsAgainByItself::NAME, excused)?;
                 // A person makes room.
@@ -233,7 +219,7 @@ impl Run {
             if let Some(end) = self.after(life, turned)? {
                 return Ok(Some(end));
             }
-            if life.published().leads_alone && !life.has_work() {
+            if life.published().raft.leads_alone && !life.has_work() {
                 life.ready();
                 self.leasing.begin_life();
                 self.look_at_leases(life)?;
@@ -273,7 +259,7 @@ impl Run {
             inspected => named(WhatIsStoredCanBeRead::NAME, inspected)?,
         };
         let revision = state.current_revision;
-        self.trace.line(format_args!(
+        self.record.trace.line(format_args!(
             "holds {} rows, revision {revision}, compacted {}",
             state.rows.len(),
             state.compact_revision
@@ -296,17 +282,21 @@ impl Run {
                 ..RangeRequest::default()
             })
         };
-        self.urgent = vec![hash(0), hash(past.max(1)), range(past.max(1)), range(0)];
+        self.asking.urgent = vec![hash(0), hash(past.max(1)), range(past.max(1)), range(0)];
         Ok(None)
     }
 
     // Serving.
 
     fn serve(&mut self, life: &mut Life, requests: u64) -> Result<End, Violation> {
-        self.disk().set_rates(if self.faults { self.rates } else { FaultRates::default() });
+        self.disk().set_rates(if self.faults.on {
+            self.faults.rates
+        } else {
+            FaultRates::default()
+        });
         self.resume_watches(life)?;
         for _ in 0..TURNS_MAX {
-            let is_over = self.requests >= requests && self.urgent.is_empty();
+            let is_over = self.record.requests >= requests && self.asking.urgent.is_empty();
             if is_over && self.clients.len() == 0 {
                 self.rest_watches(life)?;
                 return Ok(End::Done);
@@ -320,7 +310,7 @@ impl Run {
                 self.look_at_leases(life)?;
             }
             self.watch(life)?;
-            if matches!(turn, Turn::Trouble) && self.faults {
+            if matches!(turn, Turn::Trouble) && self.faults.on {
                 match self.rng.below(12) {
                     0..3 => return Ok(End::PowerLost),
                     3 | 4 => return Ok(End::Killed),
@@ -343,18 +333,18 @@ impl Run {
             Turn::Tick,
             Turn::Trouble,
         ];
-        self.frozen.worker = self.frozen.worker.saturating_sub(1);
-        self.frozen.owner = self.frozen.owner.saturating_sub(1);
+        self.faults.frozen.worker = self.faults.frozen.worker.saturating_sub(1);
+        self.faults.frozen.owner = self.faults.frozen.owner.saturating_sub(1);
         let may_begin = !is_over && self.clients.len() < self.plan.clients;
         let weights = [
             if may_begin { 20 } else { 0 },
             if self.clients.can_go_on() { 40 } else { 0 },
             15,
-            if self.frozen.owner > 0 { 0 } else { 25 },
-            if self.frozen.worker > 0 { 0 } else { 20 },
+            if self.faults.frozen.owner > 0 { 0 } else { 25 },
+            if self.faults.frozen.worker > 0 { 0 } else { 20 },
             if life.has_segment_job() { 6 } else { 0 },
-            if self.frozen.owner > 0 { 0 } else { 4 },
-            u64::from(self.faults),
+            if self.faults.frozen.owner > 0 { 0 } else { 4 },
+            u64::from(self.faults.on),
         ];
         TURNS[self.rng.weighted(&weights)]
     }
@@ -395,12 +385,12 @@ impl Run {
     /// A turn of the owner. It reads so seldom, for compares of values, that chance has it fail now and
     /// then by itself.
     fn owner_turn(&mut self, life: &mut Life) -> Result<(), RunError> {
-        if !self.faults || !self.rng.one_in(8) {
+        if !self.faults.on || !self.rng.one_in(8) {
             return life.owner_turn();
         }
-        self.disk().set_rates(FaultRates { read_error: MILLION / 2, ..self.rates });
+        self.disk().set_rates(FaultRates { read_error: MILLION / 2, ..self.faults.rates });
         let turned = life.owner_turn();
-        self.disk().set_rates(self.rates);
+        self.disk().set_rates(self.faults.rates);
         turned
     }
 
@@ -415,7 +405,7 @@ impl Run {
             return Ok(Some(End::Down));
         }
         if let Err(error) = turned {
-            self.trace.line(format_args!("ended: {error}"));
+            self.record.trace.line(format_args!("ended: {error}"));
             let excused = EndsOnlyWhenTheDiskFails::failed(&error.to_string(), self.blame());
             named(EndsOnlyWhenTheDiskFails::NAME, excused)?;
             life.failed(error);
@@ -425,192 +415,67 @@ impl Run {
         self.member.observe(&published);
         self.note_rows(life)?;
         self.note_compaction(life)?;
-        let used = QuotaHolds::uses(self.plan.quota_bytes, published.sizes.in_use_bytes);
+        let used = QuotaHolds::uses(self.plan.member.quota_bytes, published.sizes.in_use_bytes);
         named(QuotaHolds::NAME, used).map(|()| None)
     }
 
     /// Looks at what was applied while it is still in memory.
     fn note_rows(&mut self, life: &Life) -> Result<(), Violation> {
         let current = life.handle.view().current_revision();
-        if current <= self.applied_revision {
+        if current <= self.seen.applied_revision {
             return Ok(());
         }
-        let rows = life.rows_after(self.applied_revision);
-        self.applied_revision = current;
+        let rows = life.rows_after(self.seen.applied_revision);
+        self.seen.applied_revision = current;
         self.referee.observe(&Event::Applied { rows: &rows })
     }
 
     /// Compactions by the clock are requests that nobody sent.
     fn note_compaction(&mut self, life: &Life) -> Result<(), Violation> {
         let revision = life.handle.view().compact_revision();
-        if self.plan.auto_compaction == AutoCompaction::Off || revision <= self.compact_revision {
+        if self.plan.member.auto_compaction == AutoCompaction::Off
+            || revision <= self.seen.compact_revision
+        {
             return Ok(());
         }
-        self.compact_revision = revision;
+        self.seen.compact_revision = revision;
         let request = Request::Compact(CompactionRequest { revision, physical: false });
         let op = self.name();
         self.referee.observe(&Event::Begun { op, request: &request })?;
         self.referee.observe(&Event::Unknown { op })
     }
 
-    fn name(&mut self) -> u64 {
-        self.next_op += 1;
-        self.next_op
-    }
-
-    fn begin(&mut self, life: &Life) -> Result<(), Violation> {
-        if self.urgent.is_empty() && self.rng.one_in(self.plan.defragment_one_in) {
-            return self.defragment(life);
-        }
-        if self.plan.defragment_at.take_if(|at| *at <= self.requests).is_some() {
-            return self.defragment(life);
-        }
-        let request = match self.urgent.pop() {
-            Some(request) => request,
-            None if self.rng.percent(self.plan.lease_percent) => {
-                self.requests += 1;
-                match self.leasing.wish(&mut self.rng) {
-                    Some(Wish::Revoke(id)) => Request::LeaseRevoke(LeaseRevokeRequest { id }),
-                    Some(Wish::Ask(ask)) => {
-                        self.trace.line(format_args!("{ask:?}"));
-                        let future = life.services.clone().call(ask.clone(), Way::Whole);
-                        self.clients.begin(ask, future);
-                        return Ok(());
-                    }
-                    None => return Ok(()),
-                }
-            }
-            None => {
-                self.requests += 1;
-                self.workload.next_request(self.referee.history().known_revision())
-            }
-        };
-        let op = self.name();
-        self.referee.observe(&Event::Begun { op, request: &request })?;
-        let way = *self.rng.pick(&[Way::Whole, Way::ByRound, Way::Stream]);
-        let way = if way.suits(&request) { way } else { Way::Whole };
-        let ask = Ask::Known(op, request);
-        let future = life.services.clone().call(ask.clone(), way);
-        self.clients.begin(ask, future);
-        Ok(())
-    }
-
-    fn defragment(&mut self, life: &Life) -> Result<(), Violation> {
-        self.trace.line(format_args!("defragment"));
-        let future = life.services.clone().call(Ask::Defragment, Way::Whole);
-        self.clients.begin(Ask::Defragment, future);
-        Ok(())
-    }
-
-    fn answered(&mut self, life: &Life, ask: Ask, answer: Answer) -> Result<(), Violation> {
-        let (op, request) = match ask {
-            Ask::Known(op, request) => (op, request),
-            Ask::Grant { id, at_ms, .. } | Ask::Renew { id, at_ms } => {
-                return self.answered_about_lease(&ask, (id, at_ms), answer);
-            }
-            Ask::Defragment | Ask::Disarm => {
-                let error = answer.err().map(|error| error.to_string());
-                self.trace.line(format_args!("{ask:?}: {error:?}"));
-                return Ok(());
-            }
-        };
-        let status = match answer {
-            Ok(Got::Reply(reply)) => {
-                if let Request::LeaseRevoke(revoke) = request {
-                    self.leasing.revoked(revoke.id);
-                }
-                return self.replied(op, &reply);
-            }
-            Ok(Got::TtlS(_) | Got::Nothing) => return Ok(()),
-            Err(status) => status,
-        };
-        self.trace.line(format_args!("{op}: {}", status.message()));
-        let verdict = ErrorsAreThoseOfTheApi::read(&status, verdict(&status));
-        match named(ErrorsAreThoseOfTheApi::NAME, verdict)? {
-            Verdict::Refused(refusal) => self.refused(op, refusal),
-            Verdict::Shed { no_space } => {
-                self.referee.observe(&Event::Shed { op })?;
-                if no_space && self.rng.one_in(3) {
-                    self.make_room(life)?;
-                }
-                Ok(())
-            }
-            Verdict::Unknown => self.referee.observe(&Event::Unknown { op }),
-        }
-    }
-
-    fn answered_about_lease(
-        &mut self,
-        ask: &Ask,
-        lease: (i64, u64),
-        answer: Answer,
-    ) -> Result<(), Violation> {
-        let ttl_s = match answer {
-            Ok(Got::TtlS(ttl_s)) => Some(ttl_s),
-            Ok(Got::Reply(_) | Got::Nothing) => None,
-            Err(status)
-                if matches!(verdict(&status), Some(Verdict::Shed { .. } | Verdict::Unknown)) =>
-            {
-                self.trace.line(format_args!("{ask:?}: {}", status.message()));
-                None
-            }
-            Err(status) => {
-                return named(ErrorsAreThoseOfTheApi::NAME, Err(status.to_string()));
-            }
-        };
-        self.trace.line(format_args!("{ask:?}: {ttl_s:?}"));
-        self.leasing.answered(lease, ttl_s)
-    }
-
     /// The end of a lease by its time is a request that nobody sent.
     fn look_at_leases(&mut self, life: &Life) -> Result<(), Violation> {
         for request in self.leasing.look(life)? {
             let op = self.name();
-            self.trace.line(format_args!("{op} {request:?} was seen"));
+            self.record.trace.line(format_args!("{op} {request:?} was seen"));
             self.referee.observe(&Event::Begun { op, request: &request })?;
             self.referee.observe(&Event::Unknown { op })?;
         }
-        self.workload.set_leases(self.leasing.to_name());
-        Ok(())
-    }
-
-    fn replied(&mut self, op: u64, reply: &Reply) -> Result<(), Violation> {
-        self.trace.line(format_args!("{op} at {}", reply.revision()));
-        self.referee.observe(&Event::Replied { op, reply })
-    }
-
-    fn refused(&mut self, op: u64, refusal: Refusal) -> Result<(), Violation> {
-        self.referee.observe(&Event::Refused { op, refusal })
-    }
-
-    /// What an operator does about NOSPACE: compacts everything, then takes the alarm back.
-    fn make_room(&mut self, life: &Life) -> Result<(), Violation> {
-        let revision = self.referee.history().known_revision();
-        self.urgent.push(Request::Compact(CompactionRequest { revision, physical: true }));
-        let future = life.services.clone().call(Ask::Disarm, Way::Whole);
-        self.clients.begin(Ask::Disarm, future);
+        self.asking.workload.set_leases(self.leasing.to_name());
         Ok(())
     }
 
     fn note_step(&mut self, step: Option<&Step>) {
         match step {
-            Some(Step::Flushed(report)) => self.trace.line(format_args!(
+            Some(Step::Flushed(report)) => self.record.trace.line(format_args!(
                 "flushed {} rows to {}, applied {}, deleted {:?}",
                 report.rows, report.revision, report.applied_index, report.deletions
             )),
             Some(Step::Checkpointed(report)) => {
-                self.has_checkpoint = true;
-                self.trace.line(format_args!("checkpoint {}", report.path.display()));
+                self.seen.has_checkpoint = true;
+                self.record.trace.line(format_args!("checkpoint {}", report.path.display()));
             }
             Some(Step::Rewritten(report)) => {
-                self.trace.line(format_args!("rewritten {} rows", report.rows));
+                self.record.trace.line(format_args!("rewritten {} rows", report.rows));
             }
             Some(Step::CheckpointSkipped(reason)) => {
-                self.has_checkpoint = false;
-                self.trace.line(format_args!("no checkpoint: {reason}"));
+                self.seen.has_checkpoint = false;
+                self.record.trace.line(format_args!("no checkpoint: {reason}"));
             }
             Some(Step::RewriteSkipped(error)) => {
-                self.trace.line(format_args!("no rewrite: {error}"))
+                self.record.trace.line(format_args!("no rewrite: {error}"))
             }
             Some(Step::Idle | Step::Busy) | None => {}
         }
@@ -624,7 +489,7 @@ impl Run {
         self.met_faults();
         match stopped {
             Ok(()) => {
-                self.trace.line(format_args!("stopped"));
+                self.record.trace.line(format_args!("stopped"));
                 Ok(true)
             }
             Err(error) => {
@@ -636,30 +501,30 @@ impl Run {
 
     /// The machine or the process is gone, and with it all clients.
     fn end(&mut self, end: End) -> Result<(), Violation> {
-        let planned = self.planned.take();
+        let planned = self.faults.planned.take();
         // The way to lose data concerns the planned cut alone: before it, all ways are the same run.
-        let lose = planned.map_or(0, |_| self.lose);
+        let lose = planned.map_or(0, |_| self.faults.lose);
         let loses_power = match planned {
             Some(fault) => fault == DiskFault::Crash,
             None => match end {
                 End::PowerLost => true,
                 End::Killed | End::Done | End::Down => false,
-                End::Failed => self.faults && self.rng.percent(50),
+                End::Failed => self.faults.on && self.rng.percent(50),
             },
         };
         if loses_power {
             let report = self.disk().crash(self.rng.next_u64() ^ lose);
-            self.trace.line(format_args!("{end:?}: {report:?}"));
+            self.record.trace.line(format_args!("{end:?}: {report:?}"));
             if report.files_torn > 0 {
-                self.coverage.hit(Fault::TornWrite, self.doing);
+                self.record.coverage.hit(Fault::TornWrite, self.doing);
             }
         } else {
             self.disk().kill();
-            self.trace.line(format_args!("{end:?}"));
+            self.record.trace.line(format_args!("{end:?}"));
         }
         self.clients = Clients::default();
         self.watchers.lost();
-        self.restarts += 1;
+        self.record.restarts += 1;
         self.referee.observe(&Event::Stopped)
     }
 }

@@ -5,14 +5,36 @@ use super::{End, Run};
 use crate::sim::coverage::{Activity, Fault};
 use crate::sim::fs::{DiskFault, FaultRates, Fired, OpKind, Operation};
 
+/// What goes wrong in a life of the member.
+#[derive(Default)]
+pub(in super::super) struct Faults {
+    /// Whether chance breaks things, beside what was planned.
+    pub(in super::super) on: bool,
+    /// Decides what a power cut loses, beside the run itself.
+    pub(in super::super) lose: u64,
+    pub(super) planned: Option<DiskFault>,
+    /// A fault that may end the process happened in this life.
+    pub(super) disk_failed: bool,
+    /// What fails by chance once this life serves.
+    pub(super) rates: FaultRates,
+    pub(super) frozen: Frozen,
+}
+
+/// Turns in which the flusher gets nothing done, or the owner.
+#[derive(Default)]
+pub(super) struct Frozen {
+    pub(super) worker: u64,
+    pub(super) owner: u64,
+}
+
 impl Run {
     /// Decides what goes wrong with the disk in this life.
     pub(super) fn break_the_disk(&mut self) {
-        if !self.faults {
+        if !self.faults.on {
             return;
         }
         self.heal();
-        self.rates = FaultRates::default();
+        self.faults.rates = FaultRates::default();
         let disk = self.disk();
         let next = disk.changes_total() + 1;
         let at = next + if self.rng.percent(30) { self.rng.below(30) } else { self.rng.below(600) };
@@ -24,15 +46,15 @@ impl Run {
         match self.rng.below(12) {
             0..3 => disk.fail_at(at, DiskFault::Crash),
             3 | 4 => disk.fail_at(at, DiskFault::Kill),
-            5 => self.rates = rates(0, 0, 20_000),
-            6 => self.rates = rates(0, 8000, 0),
-            7 => self.rates = rates(50_000, 0, 0),
+            5 => self.faults.rates = rates(0, 0, 20_000),
+            6 => self.faults.rates = rates(0, 8000, 0),
+            7 => self.faults.rates = rates(50_000, 0, 0),
             8 => disk.fail_at(at, DiskFault::NoSpace),
             9 => disk.fail_at(at, DiskFault::Error),
             _ => {}
         }
         if self.rng.percent(30) {
-            disk.set_rates(self.rates);
+            disk.set_rates(self.faults.rates);
         }
         if self.rng.one_in(8) {
             disk.set_capacity(Some(disk.used_bytes() + self.rng.below(400 << 10)));
@@ -45,16 +67,16 @@ impl Run {
     pub(super) fn trouble(&mut self, life: &mut Life) {
         match self.rng.below(3) {
             0 => {
-                self.frozen.worker = self.rng.between(20, 400);
+                self.faults.frozen.worker = self.rng.between(20, 400);
                 self.hit_active(life, Fault::SlowDisk);
             }
             1 => {
-                self.frozen.owner = self.rng.between(20, 200);
+                self.faults.frozen.owner = self.rng.between(20, 200);
                 self.leasing.pause();
                 self.hit_active(life, Fault::Pause);
             }
             _ => {
-                let is_low = self.plan.quota_bytes.is_some() && self.rng.percent(30);
+                let is_low = self.plan.member.quota_bytes.is_some() && self.rng.percent(30);
                 life.check_space(is_low);
                 life.set_aside();
             }
@@ -66,11 +88,11 @@ impl Run {
         let fired = self.disk().take_fired();
         let is_hit = !fired.is_empty();
         for Fired { fault, operation } in fired {
-            self.trace.line(format_args!("{fault:?} in {operation}"));
-            self.disk_failed = true;
+            self.record.trace.line(format_args!("{fault:?} in {operation}"));
+            self.faults.disk_failed = true;
             if matches!(fault, DiskFault::Crash | DiskFault::Kill) {
-                self.planned = Some(fault);
-                self.was_cut = true;
+                self.faults.planned = Some(fault);
+                self.record.was_cut = true;
             }
             let kind = operation.kind;
             if self.doing != Activity::Recovery {
@@ -84,7 +106,7 @@ impl Run {
                 (DiskFault::Error, OpKind::Sync | OpKind::SyncDir) => Fault::SyncError,
                 (DiskFault::Error, _) => Fault::WriteError,
             };
-            self.coverage.hit(fault, self.doing);
+            self.record.coverage.hit(fault, self.doing);
         }
         is_hit
     }
@@ -109,7 +131,7 @@ impl Run {
             active.push(Activity::Idle);
         }
         self.doing = active[0];
-        active.into_iter().for_each(|activity| self.coverage.hit(fault, activity));
+        active.into_iter().for_each(|activity| self.record.coverage.hit(fault, activity));
     }
 }
 

@@ -19,9 +19,11 @@ impl Run {
 
     /// One turn of the watch clients, or of whoever tells them.
     pub(super) fn watch(&mut self, life: &Life) -> Result<(), Violation> {
-        if self.faults && self.watchers.has_history_compacted() {
+        if self.faults.on && self.watchers.has_history_compacted() {
             let revision = self.referee.history().known_revision();
-            self.urgent.push(Request::Compact(CompactionRequest { revision, physical: true }));
+            self.asking
+                .urgent
+                .push(Request::Compact(CompactionRequest { revision, physical: true }));
         }
         let turned = self.watchers.turn(life);
         self.watched(life, turned)
@@ -42,7 +44,7 @@ impl Run {
         match turned {
             Ok(()) => Ok(()),
             Err(Trouble::Rows(error)) => {
-                self.trace.line(format_args!("a watch cannot read: {error}"));
+                self.record.trace.line(format_args!("a watch cannot read: {error}"));
                 life.handle.fail(&error);
                 Ok(())
             }
@@ -56,11 +58,11 @@ impl Run {
                 Told::Events { revision, events, .. } => {
                     let first = events.first().map_or(0, revision_of);
                     let (last, many) = (events.last().map_or(0, revision_of), events.len());
-                    self.trace.line(format_args!(
+                    self.record.trace.line(format_args!(
                         "watcher {watcher}: {many} events, {first} to {last}, header {revision}"
                     ));
                 }
-                told => self.trace.line(format_args!("watcher {watcher}: {told:?}")),
+                told => self.record.trace.line(format_args!("watcher {watcher}: {told:?}")),
             }
             self.referee.observe(&Event::Watched { watcher, told: &told })?;
         }
