@@ -12,7 +12,7 @@ use crate::api::{Api, METHODS};
 use crate::config::{
     AutoCompaction, Config, ConfigError, ETCD_CLUSTER_VERSION, ETCD_VERSION, REQUEST_BYTES_MAX,
 };
-use crate::consensus;
+use crate::consensus::{self, LogLimits};
 use crate::handle::{Handle, RequestError};
 use crate::http::{Loading, Site, Surface};
 use crate::listen::{Front, ListenError, Listener, Services};
@@ -52,7 +52,7 @@ const REVISION_COMPACTION_INTERVAL: Duration = Duration::from_secs(300);
 /// How often what is left of long leases is written down; etcd's interval.
 const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
 
-/// What the log keeps in memory of what is flushed, in bytes: for followers that lag. A lone member
+/// What the log keeps in memory of what is applied, in bytes: for followers that lag. A lone member
 /// has none, and older entries are on disk.
 const LOG_BYTES_MAX: usize = 4 << 20;
 
@@ -374,7 +374,10 @@ fn options(config: &Config, setup: &Setup) -> Result<Options, ServerError> {
                 heartbeat_ticks: 1,
                 pre_vote: raft.pre_vote,
                 seed: random()?,
-                log_bytes_max: LOG_BYTES_MAX,
+                log: LogLimits {
+                    bytes_max: LOG_BYTES_MAX,
+                    entries_max: raft.snapshot_catchup_entries,
+                },
                 uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX,
             },
             request_ticks: ticks(REQUEST_TIMEOUT + 2 * election),
@@ -383,7 +386,6 @@ fn options(config: &Config, setup: &Setup) -> Result<Options, ServerError> {
                 interval_ticks: ticks(FLUSH_INTERVAL),
                 unflushed_bytes_max: batch_bytes * UNFLUSHED_BATCHES_MAX,
             },
-            catchup_entries: raft.snapshot_catchup_entries,
             auto_compaction: match config.auto_compaction {
                 AutoCompaction::Off => replica::AutoCompaction::Off,
                 AutoCompaction::Periodic(retention) => replica::AutoCompaction::Periodic {

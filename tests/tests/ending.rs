@@ -57,7 +57,6 @@ fn leader() -> (Owner<Dead>, Handle) {
                 interval_ticks: 10,
                 unflushed_bytes_max: 10_000,
             },
-            catchup_entries: 10,
             auto_compaction: AutoCompaction::Off,
             disarm_below_bytes: None,
             lease: LeaseConfig { checkpoint_ms: None, extend_ms: 1000, retry_ms: 7000 },

@@ -168,8 +168,9 @@ impl Context {
         pin: Arc<Pin>,
     ) -> Result<bool, Status> {
         let handle = &self.shared.handle;
-        let mut read = handle.view().compare(compare, at, pin);
+        let mut read = handle.view().compare(compare, at, Arc::clone(&pin));
         loop {
+            pin.renew();
             let step = read.step(handle.rows().as_ref());
             match step.map_err(|error| self.refuse_read(error))? {
                 Some(holds) => return Ok(holds),
@@ -219,18 +220,18 @@ pub(crate) mod tests {
     use crate::api::methods::METHODS;
     use crate::handle::tests::handle;
     use crate::mvcc::{KeyRange, Put, RevisionBounds};
-    use crate::view::PIN_TICKS_MAX;
+    use crate::view::PIN_MS_MAX;
 
     pub(crate) fn context() -> Context {
         let limits = LimitConfig { txn_ops_max: 128, request_bytes_max: 1 << 20 };
         Context::new(handle(None), Arc::new(Metrics::new(&METHODS, false)), limits)
     }
 
-    /// Lets almost as many ticks go by as a pin lasts, each time that others get their turn.
+    /// Lets almost as much time go by as a pin lasts, each time that others get their turn.
     async fn slowly<T>(context: &Context, what: impl Future<Output = T>) -> T {
         let clock = async {
             loop {
-                (1..PIN_TICKS_MAX).for_each(|_| context.handle().view().tick());
+                context.handle().view().pass(PIN_MS_MAX - 1);
                 tokio::task::yield_now().await;
             }
         };

@@ -145,7 +145,7 @@ impl Stream for RangeStream {
 mod tests {
     use super::*;
     use crate::mvcc::Put;
-    use crate::view::PIN_TICKS_MAX;
+    use crate::view::PIN_MS_MAX;
 
     /// A context with 300 keys, and a stream of all of them.
     fn stream() -> (Context, RangeStream) {
@@ -180,16 +180,15 @@ mod tests {
     fn a_stream_that_takes_longer_than_a_pin_lasts_goes_on_until_its_revision_is_compacted() {
         let (context, slow) = stream();
         let view = context.handle().view();
-        let ticks = |many| (0..many).for_each(|_| view.tick());
         // The pin expires between any two steps.
-        assert_eq!(drain(slow, || ticks(PIN_TICKS_MAX + 1)).unwrap(), 300);
+        assert_eq!(drain(slow, || view.pass(PIN_MS_MAX + 1)).unwrap(), 300);
 
         let (context, slow) = stream();
         let view = context.handle().view();
         let mut steps = 0;
         let compacted = drain(slow, || {
             steps += 1;
-            (0..=PIN_TICKS_MAX).for_each(|_| view.tick());
+            view.pass(PIN_MS_MAX + 1);
             if steps == 2 {
                 let current = view.current_revision();
                 let put = Put {

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! [`LogView::trim`] moves the second and forgets the oldest entries, but not more than it must to stay
-//! within its bytes: they are what a slow follower needs next. Of the last one forgotten the term
+//! within its limits: they are what a slow follower needs next. Of the last one forgotten the term
 //! stays. What is asked for below, raft is told to wait for where it can, and that it is compacted
 //! where it cannot.
 //!
@@ -31,18 +31,27 @@ pub(super) struct LogView {
     trimmed: (u64, u64),
     entries: VecDeque<Entry>,
     bytes: usize,
-    bytes_max: usize,
+    limits: LogLimits,
+}
+
+/// What the log in memory keeps of what it may forget.
+#[derive(Clone, Copy, Debug)]
+pub struct LogLimits {
+    /// So many bytes,
+    pub bytes_max: usize,
+    /// in so many entries.
+    pub entries_max: u64,
 }
 
 impl LogView {
     /// A view of the entries after the point `before` (index, term). They follow it without gaps.
     ///
-    /// `initial` is what raft starts with; `bytes_max` is what trimming aims at.
+    /// `initial` is what raft starts with; `limits` are what trimming aims at.
     pub(super) fn new(
         initial: RaftState,
         before: (u64, u64),
         entries: Vec<Entry>,
-        bytes_max: usize,
+        limits: LogLimits,
     ) -> Self {
         let mut view = Self {
             initial,
@@ -50,7 +59,7 @@ impl LogView {
             trimmed: before,
             entries: VecDeque::new(),
             bytes: 0,
-            bytes_max,
+            limits,
         };
         view.append(&entries);
         view
@@ -79,14 +88,19 @@ impl LogView {
         cuts
     }
 
-    /// Forgets the oldest entries until the rest fits the limit, but none after `upto`.
+    /// Forgets the oldest entries until the rest fits the limits, but none after `upto`.
     pub(super) fn trim(&mut self, upto: u64) {
-        while self.bytes > self.bytes_max
+        while self.is_over()
             && let Some(oldest) = self.entries.pop_front_if(|oldest| oldest.index <= upto)
         {
             self.bytes -= cost(&oldest);
             self.trimmed = (oldest.index, oldest.term);
         }
+    }
+
+    fn is_over(&self) -> bool {
+        let LogLimits { bytes_max, entries_max } = self.limits;
+        self.bytes > bytes_max || self.entries.len() as u64 > entries_max
     }
 
     /// What the entries take, in bytes.
@@ -180,6 +194,8 @@ mod tests {
 
     use super::*;
 
+    const NOTHING: LogLimits = LogLimits { bytes_max: 0, entries_max: 0 };
+
     fn entry(index: u64, term: u64) -> Entry {
         Entry { index, term, data: vec![b'x'; 100].into(), ..Entry::default() }
     }
@@ -187,7 +203,7 @@ mod tests {
     /// Entries 11 to 20, of which those up to `trimmed` are forgotten.
     fn view(trimmed: u64) -> LogView {
         let entries = (11..=20).map(|index| entry(index, index / 4)).collect();
-        let mut view = LogView::new(RaftState::default(), (10, 2), entries, 0);
+        let mut view = LogView::new(RaftState::default(), (10, 2), entries, NOTHING);
         view.trim(trimmed);
         view
     }
@@ -237,12 +253,15 @@ mod tests {
     fn trimming_keeps_what_fits_and_what_is_still_needed() {
         let mut view = view(0);
         let one = cost(&entry(11, 2));
-        view.bytes_max = 4 * one;
+        view.limits = LogLimits { bytes_max: 4 * one, entries_max: u64::MAX };
         view.trim(13);
         assert_eq!((view.trimmed, view.bytes()), ((13, 3), 7 * one));
         view.trim(100);
         assert_eq!((view.trimmed, view.bytes()), ((16, 4), 4 * one));
-        view.bytes_max = 0;
+        view.limits = LogLimits { bytes_max: usize::MAX, entries_max: 3 };
+        view.trim(100);
+        assert_eq!((view.trimmed, view.bytes()), ((17, 4), 3 * one));
+        view.limits = NOTHING;
         view.trim(100);
         assert_eq!((view.trimmed, view.bytes(), view.last()), ((20, 5), 0, 20));
     }

@@ -64,6 +64,7 @@ pub use error::{
     ConfChangeError, ConsensusError, DecodeError, ProposeError, ReadIndexError, StepError,
     TransferError,
 };
+pub use log_view::LogLimits;
 pub use message::{Message, MessageKind};
 pub use node::{Consensus, Progress, Status};
 pub use ready::{ReadState, Ready, SoftState};

@@ -73,7 +73,7 @@ impl Consensus {
             return Err(ConsensusError::Config("a member's id cannot be 0"));
         }
         let applied = recovered.applied_index;
-        let log = recovered.into_log(config.log_bytes_max)?;
+        let log = recovered.into_log(config.log)?;
         // What raft would log is no news to us: changes of state are in the soft state.
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&config.to_raft(applied), log, &logger)
@@ -316,7 +316,7 @@ impl Consensus {
         Ok(from_raft_conf_state(conf_state))
     }
 
-    /// Allows to forget entries up to `index`, as far as the log in memory is over its limit and they
+    /// Allows to forget entries up to `index`, as far as the log in memory is over its limits and they
     /// are applied. They must be on disk.
     pub fn trim(&mut self, index: u64) {
         let upto = index.min(self.node.raft.raft_log.applied);

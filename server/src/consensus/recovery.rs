@@ -5,7 +5,7 @@ use raft::RaftState;
 use super::checks::PLAUSIBLE_MAX;
 use super::convert::{to_raft_conf_state, to_raft_entry, to_raft_hard_state};
 use super::error::ConsensusError;
-use super::log_view::LogView;
+use super::log_view::{LogLimits, LogView};
 use super::types::{ConfState, Entry, HardState};
 
 /// As in etcd: small enough that a lost message costs little, large enough for a full pipe. A larger
@@ -15,8 +15,7 @@ const MESSAGE_BYTES_MAX: u64 = 512 << 10;
 /// As in etcd: with `MESSAGE_BYTES_MAX` more than any link holds; small messages need many.
 const INFLIGHT_MESSAGES_MAX: usize = 512;
 
-/// What is applied in one turn: some thousands of small commands, that is some milliseconds, after
-/// which the owner looks at messages and ticks again.
+/// What raft hands out in one turn: some thousands of small commands.
 const COMMITTED_BYTES_PER_READY_MAX: u64 = 1 << 20;
 
 /// How a member takes part.
@@ -32,15 +31,15 @@ pub struct Config {
     pub pre_vote: bool,
     /// Decides the election timeouts, together with `id`.
     pub seed: u64,
-    /// What [`Consensus::trim`](super::Consensus::trim) lets the log in memory keep, in bytes.
-    pub log_bytes_max: usize,
+    /// What [`Consensus::trim`](super::Consensus::trim) lets the log in memory keep.
+    pub log: LogLimits,
     /// The most that may wait for its quorum, in bytes; it cannot be trimmed. One entry may be larger.
     pub uncommitted_bytes_max: u64,
 }
 
 impl Config {
     /// etcd's defaults: an election after ten to twenty ticks, a heartbeat each tick, pre-vote, and
-    /// 64 MiB of log.
+    /// 5,000 entries of log, within 64 MiB.
     pub fn new(id: u64, seed: u64) -> Self {
         Self {
             id,
@@ -48,7 +47,7 @@ impl Config {
             heartbeat_ticks: 1,
             pre_vote: true,
             seed,
-            log_bytes_max: 64 << 20,
+            log: LogLimits { bytes_max: 64 << 20, entries_max: 5000 },
             uncommitted_bytes_max: 64 << 20,
         }
     }
@@ -97,7 +96,7 @@ impl Recovered {
     ///
     /// # Errors
     /// It cannot be what this member once wrote, or is less: starting could lose what was acknowledged.
-    pub(super) fn into_log(self, bytes_max: usize) -> Result<LogView, ConsensusError> {
+    pub(super) fn into_log(self, limits: LogLimits) -> Result<LogView, ConsensusError> {
         self.check_conf_state()?;
         let (last, last_term) = self.check_entries()?;
         let first = self.snapshot_index;
@@ -119,7 +118,7 @@ impl Recovered {
         let initial =
             RaftState::new(to_raft_hard_state(hard_state), to_raft_conf_state(self.conf_state));
         let entries = self.entries.into_iter().map(to_raft_entry).collect();
-        Ok(LogView::new(initial, (first, self.snapshot_term), entries, bytes_max))
+        Ok(LogView::new(initial, (first, self.snapshot_term), entries, limits))
     }
 
     fn check_conf_state(&self) -> Result<(), ConsensusError> {
@@ -158,6 +157,8 @@ mod tests {
     use super::super::types::EntryKind;
     use super::*;
 
+    const LIMITS: LogLimits = LogLimits { bytes_max: 0, entries_max: 0 };
+
     /// Entries 11 to 13 of terms 3, 3 and 4; applied up to 12.
     fn recovered() -> Recovered {
         let entry = |index, term| Entry { index, term, kind: EntryKind::Normal, data: "x".into() };
@@ -174,14 +175,14 @@ mod tests {
     fn hard_state(change: impl FnOnce(&mut Recovered)) -> (u64, u64, u64) {
         let mut recovered = recovered();
         change(&mut recovered);
-        let state = recovered.into_log(0).unwrap().initial_state().unwrap().hard_state;
+        let state = recovered.into_log(LIMITS).unwrap().initial_state().unwrap().hard_state;
         (state.term, state.vote, state.commit)
     }
 
     fn refusal(change: impl FnOnce(&mut Recovered)) -> String {
         let mut recovered = recovered();
         change(&mut recovered);
-        recovered.into_log(0).unwrap_err().to_string()
+        recovered.into_log(LIMITS).unwrap_err().to_string()
     }
 
     #[test]

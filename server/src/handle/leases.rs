@@ -78,7 +78,7 @@ impl Handle {
         Ok(leases.into_iter().map(|(_, lease)| lease).collect())
     }
 
-    /// An ID for a new lease: positive, and like no other.
+    /// An ID for a new lease: positive, and one that nobody has but by an accident of one in 2^63.
     pub fn new_lease_id(&self) -> i64 {
         loop {
             let id = scatter(self.shared.next_id.fetch_add(1, Ordering::Relaxed)) >> 1;

@@ -321,7 +321,7 @@ pub(crate) mod tests {
         Handle::new(Parts {
             view: View::new(KeySpace::new(Limits { window_bytes_max: 1 << 20 })),
             rows: Arc::new(Store::default()),
-            watches: Watches::new(Hub::new(1, 1 << 20, 1 << 20)),
+            watches: Watches::new(Hub::new(1, 1 << 20, 1 << 20, 1)),
             first_id: 1,
             request_bytes_max: 1 << 20,
             quota_bytes: None,

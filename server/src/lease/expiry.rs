@@ -76,14 +76,21 @@ struct Deadline {
     checkpoint_ms: Option<u64>,
     is_fresh: bool,
     is_revoking: bool,
-    /// The records may hold a remaining time, now or once what is under way is applied.
-    is_checkpointed: bool,
+    /// The records may hold a remaining time.
+    is_recorded: bool,
+    /// The remaining time that was last to be written down, in seconds, until it is.
+    writing_s: Option<i64>,
     /// A checkpoint of 0 was asked for, and none has taken effect since: nothing else is written down
     /// meanwhile, for it would undo what a renewal is answered by.
     is_clearing: bool,
 }
 
 impl Deadline {
+    /// The records may hold a remaining time, now or once what is under way is applied.
+    fn is_checkpointed(&self) -> bool {
+        self.is_recorded || self.writing_s.is_some()
+    }
+
     /// Its full time, counted from now.
     fn extend_from(&mut self, now_ms: u64) {
         self.ends_ms = self.ends_ms.max(now_ms.saturating_add(self.ttl_ms));
@@ -134,7 +141,7 @@ impl Expiry {
                 checkpoint_ms: every_ms
                     .filter(is_long)
                     .map(|every_ms| now_ms.saturating_add(every_ms)),
-                is_checkpointed: lease.remaining_ttl_s > 0,
+                is_recorded: lease.remaining_ttl_s > 0,
                 ..Deadline::default()
             };
             (lease.id, deadline)
@@ -182,7 +189,7 @@ impl Expiry {
         if deadline.is_revoking || (deadline.ends_ms <= self.now_ms && !deadline.is_fresh) {
             return Renewal::Expired;
         }
-        let must_clear = deadline.is_checkpointed && !mutants::on(Mutant::CheckpointKept);
+        let must_clear = deadline.is_checkpointed() && !mutants::on(Mutant::CheckpointKept);
         deadline.is_clearing |= must_clear;
         self.refresh(id);
         if must_clear { Renewal::Checkpointed } else { Renewal::Renewed }
@@ -192,7 +199,7 @@ impl Expiry {
     /// or is being revoked.
     pub fn cleared(&mut self, id: i64) -> bool {
         let Some(deadline) = self.deadlines.get_mut(&id) else { return false };
-        (deadline.is_checkpointed, deadline.is_clearing) = (false, false);
+        (deadline.is_recorded, deadline.is_clearing) = (false, false);
         let lives = !deadline.is_revoking;
         if lives {
             self.refresh(id);
@@ -201,9 +208,10 @@ impl Expiry {
     }
 
     /// The records hold a remaining time, whatever was thought before.
-    pub fn checkpointed(&mut self, id: i64) {
+    pub fn checkpointed(&mut self, id: i64, left_s: i64) {
         if let Some(deadline) = self.deadlines.get_mut(&id) {
-            deadline.is_checkpointed = true;
+            deadline.is_recorded = true;
+            deadline.writing_s.take_if(|writing_s| *writing_s == left_s);
         }
     }
 
@@ -273,7 +281,7 @@ impl Expiry {
                 deadline.is_fresh || deadline.is_clearing || to_ms(left_s) >= deadline.ttl_ms;
             deadline.checkpoint_ms = None;
             if left_ms > 0 && !deadline.is_revoking && !is_full {
-                deadline.is_checkpointed = true;
+                deadline.writing_s = Some(left_s);
                 due.push((id, left_s));
             }
             if is_full || left_ms > every_ms {

@@ -152,6 +152,8 @@ fn what_is_left_of_long_leases_is_written_down_and_cleared_before_a_renewal_is_a
     let mut expiry = leading(&[lease(1, 1000), lease(2, 300), lease(3, 700)]);
     expiry.pass(300_000);
     assert_eq!(expiry.take_checkpoints(10), [(1, 700), (3, 400)], "the short one is not worth it");
+    expiry.checkpointed(1, 700);
+    expiry.checkpointed(3, 400);
     assert_eq!(expiry.renew(3), Renewal::Checkpointed);
     expiry.pass(1);
     assert!(expiry.cleared(3));
@@ -173,7 +175,7 @@ fn what_is_left_of_long_leases_is_written_down_and_cleared_before_a_renewal_is_a
     // What the records hold counts, whatever this member thought.
     assert_eq!(expiry.renew(1), Renewal::Checkpointed);
     assert!(expiry.cleared(1));
-    expiry.checkpointed(1);
+    expiry.checkpointed(1, 500);
     assert_eq!(expiry.renew(1), Renewal::Checkpointed);
     expiry.revoked(1);
     assert_eq!(expiry.renew(1), Renewal::Unknown);
@@ -298,4 +300,25 @@ proptest! {
             }
         }
     }
+}
+
+/// A clear came back after its requests had given up; the next one was under way meanwhile.
+#[test]
+fn a_renewal_waits_while_a_checkpoint_is_under_way() {
+    let mut expiry = Expiry::new(TIMING);
+    expiry.promote([Lease { id: 1, ttl_s: 600, remaining_ttl_s: 500 }].into_iter(), 0);
+    expiry.pass(290_000);
+    assert_eq!(expiry.renew(1), Renewal::Checkpointed);
+    expiry.pass(8_000);
+    assert_eq!(expiry.renew(1), Renewal::Checkpointed);
+    assert!(expiry.cleared(1), "the first clear");
+    expiry.pass(500);
+    expiry.pass(2_500);
+    let written_down = expiry.take_checkpoints(10);
+    let &[(1, left_s)] = &written_down[..] else { panic!("{written_down:?}") };
+    assert!(expiry.cleared(1), "the second clear, proposed before it");
+    assert_eq!(expiry.renew(1), Renewal::Checkpointed);
+    expiry.checkpointed(1, left_s);
+    assert!(expiry.cleared(1), "the third");
+    assert_eq!(expiry.renew(1), Renewal::Renewed);
 }

@@ -13,6 +13,10 @@ use crate::state_machine::{
 };
 use crate::view::{Pin, View};
 
+/// Bytes of entries after which one turn ends: some thousands of small commands, that is some
+/// milliseconds, after which the owner looks at messages and ticks again.
+const APPLY_BYTES_PER_TURN: usize = 1 << 20;
+
 /// What has been committed, and how far it has been applied.
 pub(super) struct Progress {
     pub(super) applied_index: u64,
@@ -21,11 +25,14 @@ pub(super) struct Progress {
     /// Committed and not applied.
     queue: VecDeque<Entry>,
     queue_bytes: usize,
+    /// Of entries applied since a flush last took what they did.
+    unflushed_bytes: usize,
 }
 
 impl Progress {
     pub(super) fn new(applied_index: u64, applied_term: u64, conf_state: ConfState) -> Self {
-        Self { applied_index, applied_term, conf_state, queue: VecDeque::new(), queue_bytes: 0 }
+        let (queue, queue_bytes, unflushed_bytes) = (VecDeque::new(), 0, 0);
+        Self { applied_index, applied_term, conf_state, queue, queue_bytes, unflushed_bytes }
     }
 
     /// Takes entries that were committed.
@@ -44,9 +51,20 @@ impl Progress {
         self.queue_bytes
     }
 
+    /// The bytes of entries that were applied since [`Progress::flushed`]: what a start would apply again.
+    pub(super) fn unflushed_bytes(&self) -> usize {
+        self.unflushed_bytes
+    }
+
+    /// A flush has taken everything that was applied.
+    pub(super) fn flushed(&mut self) {
+        self.unflushed_bytes = 0;
+    }
+
     fn next(&mut self) -> Option<Entry> {
         let entry = self.queue.pop_front()?;
         self.queue_bytes -= entry.data.len();
+        self.unflushed_bytes += entry.data.len();
         Some(entry)
     }
 }
@@ -88,19 +106,20 @@ pub(super) struct Committer<'a> {
 }
 
 impl Committer<'_> {
-    /// Applies what is committed, until nothing is left or `bound_bytes` of rows wait for the flusher.
+    /// Applies what is committed, until nothing is left, a turn is over or `bound_bytes` of rows wait for
+    /// the flusher.
     ///
     /// # Errors
     /// [`Fatal`]: the process must end.
     pub(super) fn apply(&mut self, bound_bytes: u64) -> Result<(), Fatal> {
+        let mut bytes = 0;
         let mut applied_any = false;
-        while let Some(entry) = self.applier.progress.next() {
+        while bytes < APPLY_BYTES_PER_TURN
+            && let Some(entry) = self.applier.progress.next()
+        {
+            bytes += entry.data.len();
             if !std::mem::replace(&mut applied_any, true) {
                 self.applier.laps.begin();
-            }
-            // Recovery may hand out again what the state store already holds.
-            if entry.index <= self.applier.progress.applied_index {
-                continue;
             }
             assert_eq!(
                 entry.index,

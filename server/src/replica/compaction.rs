@@ -101,13 +101,22 @@ impl AutoCompactor {
     }
 }
 
+/// The most requests that wait for compactions: they may have to as long as a reader needs what is to be
+/// deleted, and whoever gave up still counts.
+const WAITS_MAX: usize = 1000;
+
 /// Requests that wait until a compaction's deletions are durable.
 #[derive(Default)]
 pub(super) struct CompactionWaits(Vec<(i64, RequestId)>);
 
 impl CompactionWaits {
-    pub(super) fn add(&mut self, revision: i64, id: RequestId) {
-        self.0.push((revision, id));
+    /// Adds a request, unless too many wait.
+    pub(super) fn add(&mut self, revision: i64, id: RequestId) -> bool {
+        let has_room = self.0.len() < WAITS_MAX;
+        if has_room {
+            self.0.push((revision, id));
+        }
+        has_room
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -13,6 +13,10 @@ use crate::view::View;
 /// The most deletions in one batch, so that a batch stays short.
 const DELETIONS_MAX: usize = 100_000;
 
+/// Bytes of applied entries that are not flushed: what failed or overwrote itself adds no rows, and would
+/// be applied again at a start all the same.
+const LOG_BYTES_MAX: usize = 64 << 20;
+
 /// Bounds of flushing.
 #[derive(Clone, Copy, Debug)]
 pub struct FlushLimits {
@@ -69,24 +73,25 @@ impl Flushing {
     }
 
     /// Whether a batch should be cut now.
-    pub(super) fn is_due(&self, now_tick: u64, applied_index: u64, space: &KeySpace) -> bool {
-        let unflushed_bytes = space.unflushed_bytes();
+    pub(super) fn is_due(&self, now_tick: u64, progress: &Progress, space: &KeySpace) -> bool {
+        let is_much = space.unflushed_bytes() >= self.limits.batch_bytes
+            || progress.unflushed_bytes() >= LOG_BYTES_MAX;
         let waited = now_tick.saturating_sub(self.last_tick) >= self.limits.interval_ticks;
         // A compaction goes on after its entry, maybe when nothing else is applied.
-        let something = applied_index > self.flushed_index || self.urgent || space.wants_flush();
-        self.under_way.is_none()
-            && something
-            && (self.urgent || unflushed_bytes >= self.limits.batch_bytes || waited)
+        let something =
+            progress.applied_index > self.flushed_index || self.urgent || space.wants_flush();
+        self.under_way.is_none() && something && (self.urgent || is_much || waited)
     }
 
     /// Cuts a batch at the last applied entry.
     pub(super) fn cut(
         &mut self,
         now_tick: u64,
-        progress: &Progress,
+        progress: &mut Progress,
         machine: &mut StateMachine,
         view: &View,
     ) -> Effect {
+        progress.flushed();
         let unflushed = view.take_unflushed(mutants::step(DELETIONS_MAX));
         let space = view.read();
         let mut tables = machine.take_dirty();
@@ -109,7 +114,7 @@ impl Flushing {
     }
 
     /// The batch is durable: the window may evict. `false` for a report of another batch.
-    pub(super) fn done(&mut self, (generation, applied_index): (u64, u64), view: &View) -> bool {
+    pub(super) fn done(&mut self, generation: u64, applied_index: u64, view: &View) -> bool {
         let ours = |batch: &mut UnderWay| batch.applied_index == applied_index;
         if generation != self.generation {
             return false;

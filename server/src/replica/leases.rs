@@ -161,7 +161,7 @@ impl Leases {
                     }
                 }
                 Changed::Checkpointed(lease) if lease.remaining_ttl_s > 0 => {
-                    self.expiry.checkpointed(lease.id);
+                    self.expiry.checkpointed(lease.id, lease.remaining_ttl_s);
                 }
                 Changed::Checkpointed(lease) => self.cleared(lease.id, lease.ttl_s, effects),
             }

@@ -73,8 +73,6 @@ pub struct Config {
     pub request_ticks: u64,
     /// When rows go to the state store.
     pub flush: FlushLimits,
-    /// Applied entries that stay in memory for followers that lag.
-    pub catchup_entries: u64,
     /// When history is compacted without being asked.
     pub auto_compaction: AutoCompaction,
     /// Below this size the NOSPACE alarm of this member is taken back by itself; `None` leaves that
@@ -253,8 +251,12 @@ impl Replica {
             }
             Event::ReadIndex { id } => self.pending.reads.add(id, deadline_tick),
             Event::AwaitCompaction { id, revision } => {
-                self.pending.compactions.add(revision, id);
-                self.flushing.hurry();
+                if self.pending.compactions.add(revision, id) {
+                    self.flushing.hurry();
+                } else {
+                    let reply = Reply::Failed(RequestError::TooManyRequests);
+                    effects.push(Effect::Reply { id, reply });
+                }
             }
             Event::Capture { id } => {
                 let reply = Reply::Captured(Box::new(self.capture()));
@@ -304,6 +306,8 @@ impl Replica {
         if self.space.is_awaited() && self.is_out_of_space() {
             self.space.raised(effects);
         }
+        // What is applied is on disk; a follower that lags more than memory goes back reads it there.
+        self.consensus.trim(self.applied_index());
         self.leases.applied(self.machine.lessor_mut(), effects);
         self.leases.follow(self.leads_in(), self.machine.lessor_mut(), effects);
         if self.campaign_if_alone() {
@@ -417,7 +421,7 @@ impl Replica {
         self.now_tick += 1;
         self.leases.tick(elapsed_ms, self.now_tick, effects);
         self.consensus.tick();
-        self.view.tick();
+        self.view.pass(elapsed_ms);
         self.pending.proposals.expire(self.now_tick, effects);
         self.pending.reads.expire(self.now_tick, effects);
         self.space.expire(self.now_tick, effects);
@@ -476,6 +480,7 @@ impl Replica {
         for read in ready.read_states {
             self.pending.reads.confirm(&read.context, read.index, term);
         }
+        assert!(ready.messages.is_empty(), "one member has nobody to send to");
         self.applier.progress.committed(ready.committed);
         if !ready.entries.is_empty() || ready.hard_state.is_some() || ready.sync.is_some() {
             effects.push(Effect::Persist(Persist {
@@ -566,22 +571,27 @@ impl Replica {
     }
 
     fn flush_if_due(&mut self, effects: &mut Vec<Effect>) {
-        let (now, applied) = (self.now_tick, self.applied_index());
+        let now = self.now_tick;
         if self.machine.lessor().dirty_count() >= DIRTY_LEASES_MAX {
             self.flushing.hurry();
         }
-        if !self.flushing.is_due(now, applied, &self.view.read()) {
+        if !self.flushing.is_due(now, &self.applier.progress, &self.view.read()) {
             return;
         }
         // Else rows could wait to leave for longer than it takes to flush more of them.
         while self.view.is_evictable() {
             self.view.evict();
         }
-        effects.push(self.flushing.cut(now, &self.applier.progress, &mut self.machine, &self.view));
+        effects.push(self.flushing.cut(
+            now,
+            &mut self.applier.progress,
+            &mut self.machine,
+            &self.view,
+        ));
     }
 
     fn flushed(&mut self, generation: u64, applied_index: u64, effects: &mut Vec<Effect>) {
-        if !self.flushing.done((generation, applied_index), &self.view) {
+        if !self.flushing.done(generation, applied_index, &self.view) {
             return;
         }
         let space = self.view.read();
@@ -590,7 +600,6 @@ impl Replica {
             self.flushing.hurry();
         }
         drop(space);
-        self.consensus.trim(applied_index.saturating_sub(self.config.catchup_entries));
         effects.push(Effect::ReleaseLog { upto: applied_index });
     }
 

@@ -52,7 +52,6 @@ impl Lone {
             consensus: consensus::Config::new(MEMBER_ID, 1),
             request_ticks: REQUEST_TICKS,
             flush,
-            catchup_entries: 10,
             auto_compaction: AutoCompaction::Off,
             disarm_below_bytes: None,
             lease: LEASE,
@@ -134,6 +133,10 @@ fn put_of(id: u64, value_bytes: usize) -> Event {
     let put = pb::PutRequest { key: "k".into(), value, ..Default::default() };
     let command = encode(&pb::InternalRaftRequest { put: Some(put), ..Default::default() });
     Event::Propose { id: RequestId(id), command: with_id(command, id) }
+}
+
+fn put_of_a_mib(id: u64) -> Event {
+    put_of(id, 1 << 20)
 }
 
 /// It ended with the batch that was under way, and what came after that was applied again at the start.
@@ -356,4 +359,66 @@ fn a_stopwatch_hears_of_every_command_that_is_applied() {
     lone.run([put(1), Event::Propose { id: RequestId(2), command }]);
     lone.sync();
     assert_eq!(*heard.0.lock().unwrap(), ["begin", "Put true", "Compaction false"]);
+}
+
+/// A transaction whose branch of a MiB is not taken.
+fn failing_txn(id: u64) -> Event {
+    let value = vec![b'v'; 1 << 20].into();
+    let put = pb::PutRequest { key: "k".into(), value, ..Default::default() };
+    let op = pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(put)) };
+    let compare = pb::Compare {
+        key: "k".into(),
+        target: pb::compare::CompareTarget::Version.into(),
+        target_union: Some(pb::compare::TargetUnion::Version(99)),
+        ..Default::default()
+    };
+    let txn = pb::TxnRequest { compare: vec![compare], success: vec![op], failure: vec![] };
+    let command = encode(&pb::InternalRaftRequest { txn: Some(txn), ..Default::default() });
+    Event::Propose { id: RequestId(id), command: with_id(command, id) }
+}
+
+#[test]
+fn the_log_in_memory_is_bounded_whatever_is_proposed() {
+    for event in [put_of_a_mib, failing_txn] {
+        let mut lone = Lone::leading();
+        let mut flushes = 0;
+        for id in 1..=200 {
+            lone.run([event(id)]);
+            assert_eq!(lone.sync().len(), 1);
+            for flushed in std::mem::take(&mut lone.batches) {
+                flushes += 1;
+                lone.run([flushed]);
+            }
+        }
+        let log_bytes = lone.replica.consensus.log_bytes();
+        assert!(log_bytes <= 66 << 20, "{log_bytes} bytes");
+        assert!(flushes > 1, "what a start applies again is bounded too");
+    }
+}
+
+#[test]
+fn one_turn_applies_about_a_mib() {
+    let mut lone = Lone::leading();
+    lone.run((1..=7).map(put_of_a_mib));
+    assert_eq!(lone.sync().len(), 1);
+    assert!(lone.replica.has_work());
+    let replies: usize = (0..6).map(|_| lone.run([]).len()).sum();
+    assert_eq!(replies, 6);
+}
+
+#[test]
+fn too_many_waits_for_a_compaction_are_refused() {
+    let mut lone = Lone::leading();
+    lone.run([put(1), put(2)]);
+    lone.sync();
+    let _pin = lone.replica.view.pin(2).unwrap();
+    let compaction = Some(pb::CompactionRequest { revision: 3, physical: true });
+    let command = encode(&pb::InternalRaftRequest { compaction, ..Default::default() });
+    lone.run([Event::Propose { id: RequestId(3), command: with_id(command, 3) }]);
+    lone.sync();
+    let waits = (10..2010).map(|id| Event::AwaitCompaction { id: RequestId(id), revision: 3 });
+    let replies = lone.run(waits);
+    assert_eq!(replies.len(), 1000);
+    let is_refused = |reply: &Reply| matches!(reply, Reply::Failed(RequestError::TooManyRequests));
+    assert!(replies.iter().all(|(_, reply)| is_refused(reply)), "{:?}", replies[0]);
 }

@@ -218,6 +218,7 @@ pub fn assemble(
             view.current_revision(),
             options.fragment_bytes,
             options.watch_log_bytes_max,
+            options.replica.boot_nonce,
         )),
         first_id: options.first_request_id,
         request_bytes_max: options.request_bytes_max,

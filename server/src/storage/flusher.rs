@@ -411,7 +411,7 @@ mod tests {
     use crate::mvcc::{KeySpace, Limits, Put};
     use crate::storage::state::{Identity, StoreOptions};
     use crate::storage::tests::test_fs::TestFs;
-    use crate::view::PIN_TICKS_MAX;
+    use crate::view::PIN_MS_MAX;
 
     const GENERATION: u64 = 3;
 
@@ -467,15 +467,15 @@ mod tests {
             self.view.flushed(revision, &unflushed.deletions);
         }
 
-        /// What becomes of the checkpoint that is wanted, with so many ticks between its steps; `None` if
-        /// none is.
-        fn checkpoint(&mut self, ticks: u64) -> Option<Result<(), String>> {
+        /// What becomes of the checkpoint that is wanted, with pauses of so many milliseconds between its
+        /// steps; `None` if none is.
+        fn checkpoint(&mut self, pause_ms: u64) -> Option<Result<(), String>> {
             loop {
                 match self.flusher.step().unwrap() {
                     Step::Idle => return None,
                     Step::Checkpointed(_) => return Some(Ok(())),
                     Step::CheckpointSkipped(reason) => return Some(Err(reason)),
-                    _ => (0..ticks).for_each(|_| self.view.tick()),
+                    _ => self.view.pass(pause_ms),
                 }
             }
         }
@@ -484,18 +484,18 @@ mod tests {
     #[test]
     fn a_checkpoint_may_take_longer_than_a_pin_lasts_but_not_for_ever() {
         let compacted = Some(Err("required revision has been compacted".to_owned()));
-        let almost = PIN_TICKS_MAX - 1;
-        for (keys, ticks, expected) in [
+        let almost = PIN_MS_MAX - 1;
+        for (keys, pause_ms, expected) in [
             (20, almost, Some(Ok(()))),
             // It expires between two steps, and nothing is compacted meanwhile.
-            (20, PIN_TICKS_MAX, Some(Ok(()))),
+            (20, PIN_MS_MAX, Some(Ok(()))),
             // Every step comes in time, but there are too many.
             (100, almost, compacted),
         ] {
             let mut member = Member::new();
             (0..keys).for_each(|key| member.put(key));
             member.flush();
-            assert_eq!(member.checkpoint(ticks), expected, "{keys} keys, {ticks} ticks");
+            assert_eq!(member.checkpoint(pause_ms), expected, "{keys} keys, {pause_ms} ms");
             assert_eq!(member.view.oldest_pin(), None);
         }
     }
@@ -506,24 +506,24 @@ mod tests {
         let mut member = Member::new();
         (0..20).for_each(|key| member.put(key));
         member.flush();
-        (0..PIN_TICKS_MAX - 1).for_each(|_| member.view.tick());
-        assert_eq!(member.checkpoint(10), Some(Ok(())));
+        member.view.pass(PIN_MS_MAX - 1);
+        assert_eq!(member.checkpoint(1000), Some(Ok(())));
     }
 
     #[test]
     fn a_checkpoint_that_was_given_up_is_tried_again_after_more_flushes_each_time() {
         let mut member = Member::new();
-        let mut flushes_to_next = |ticks| {
+        let mut flushes_to_next = |pause_ms| {
             for flushes in 1.. {
                 member.put(flushes);
                 member.flush();
-                if let Some(result) = member.checkpoint(ticks) {
+                if let Some(result) = member.checkpoint(pause_ms) {
                     return (flushes, result.is_ok());
                 }
             }
             unreachable!("the loop has no end")
         };
-        let (fail, succeed) = (PIN_TICKS_MAX * 12, 0);
+        let (fail, succeed) = (PIN_MS_MAX * 12, 0);
         assert_eq!(flushes_to_next(fail), (1, false));
         assert_eq!(flushes_to_next(fail), (100, false));
         assert_eq!(flushes_to_next(succeed), (200, true));

@@ -17,7 +17,7 @@
 
 use std::sync::Arc;
 
-use super::{PIN_TICKS_MAX, Pin, ReadError, View};
+use super::{PIN_MS_MAX, Pin, ReadError, View};
 use crate::mutants;
 use crate::mvcc::Revision;
 use crate::mvcc::index::{Place, SliceBounds};
@@ -72,7 +72,7 @@ impl CompactionHold {
     pub fn checkpoint(mut self, revision: i64) -> CheckpointRead {
         assert!(self.is_settled(), "a checkpoint is written between two compactions");
         let total_bytes = self.view.sizes().total_bytes;
-        self.pin.extend(ticks_max(total_bytes));
+        self.pin.extend(ms_max(total_bytes));
         CheckpointRead { hold: self, revision, place: None }
     }
 }
@@ -108,6 +108,6 @@ impl CheckpointRead {
 }
 
 /// How long the checkpoint of an index of so many bytes of rows may take: a pin lasts a minute.
-const fn ticks_max(total_bytes: u64) -> u64 {
-    (10 + total_bytes.div_ceil(1 << 30)) * PIN_TICKS_MAX
+const fn ms_max(total_bytes: u64) -> u64 {
+    (10 + total_bytes.div_ceil(1 << 30)) * PIN_MS_MAX
 }

@@ -67,8 +67,10 @@ impl HashRead {
     /// Works on; `Some` when the hash is complete.
     ///
     /// # Errors
-    /// `Compacted` if the read took longer than its pin lasts; `Rows` if the store cannot be read.
+    /// `Compacted` if a step came so late that its pin had expired, and more was compacted meanwhile; `Rows` if the store cannot be read.
     pub fn step(&mut self, rows: &dyn Rows) -> Result<Option<HashResult>, ReadError> {
+        // However long all of it takes: what it pins is needed until its end.
+        self.pin.renew();
         match self.phase {
             Phase::Keep { .. } => self.keep_step().map(|()| None),
             Phase::Rows { next } => self.rows_step(next, rows),

@@ -17,7 +17,7 @@
 
 use std::sync::Arc;
 
-use super::pins::ticks_at_a_clients_pace;
+use super::pins::ms_at_a_clients_pace;
 use super::{Pin, ReadError, View, slice};
 use crate::mvcc::{KeySpace, Revision, Row, Rows, RowsError, stored};
 
@@ -43,8 +43,8 @@ impl History {
         let space = view.read();
         let (revision, compact_revision) = (space.current_revision(), space.compact_revision());
         let is_settled = space.finished_compaction() == compact_revision;
-        let ticks_max = ticks_at_a_clients_pace(space.sizes().total_bytes);
-        let pin = Pin::lasting(view.clone(), compact_revision, ticks_max);
+        let ms_max = ms_at_a_clients_pace(space.sizes().total_bytes);
+        let pin = Pin::lasting(view.clone(), compact_revision, ms_max);
         drop(space);
         Self { view, pin, revision, compact_revision, is_settled }
     }

@@ -45,8 +45,8 @@ pub use compare::CompareRead;
 pub use hash::{HashRead, HashResult};
 pub use history::{History, HistoryRead};
 pub use observed::{LockObserver, OwnerGuard};
-use pins::ticks_at_a_clients_pace;
-pub use pins::{PIN_TICKS_MAX, Pin};
+use pins::ms_at_a_clients_pace;
+pub use pins::{PIN_MS_MAX, Pin};
 pub use range::{RangeRead, RangeSummary};
 pub use recent::Recent;
 
@@ -228,8 +228,8 @@ impl View {
     pub fn pin_for_stream(self: &Arc<Self>, revision: i64) -> Result<Pin, ReadError> {
         let space = self.read();
         let revision = space.check_readable(revision)?;
-        let ticks_max = ticks_at_a_clients_pace(space.sizes().total_bytes);
-        Ok(Pin::lasting(self.clone(), revision, ticks_max))
+        let ms_max = ms_at_a_clients_pace(space.sizes().total_bytes);
+        Ok(Pin::lasting(self.clone(), revision, ms_max))
     }
 
     /// Whether a pin holds the last compaction back. None that comes later does.
@@ -305,9 +305,9 @@ impl View {
         CompactionHold::new(self.clone())
     }
 
-    /// One tick of the owner's clock; pins older than their bound expire.
-    pub fn tick(&self) {
-        self.pins.tick();
+    /// Lets time of the owner's clock pass; pins older than their bound expire.
+    pub fn pass(&self, elapsed_ms: u64) {
+        self.pins.pass(elapsed_ms);
     }
 
     /// The oldest pinned revision, for [`KeySpace::compact_step`].

@@ -8,15 +8,14 @@ use parking_lot::Mutex;
 use super::{ReadError, View};
 use crate::mvcc::RowsError;
 
-/// Ticks after which a pin expires, a minute at the usual tick of 100 ms: a reader that stalls must
-/// not hold compaction back for ever.
-pub const PIN_TICKS_MAX: u64 = 600;
+/// Milliseconds after which a pin expires: a reader that stalls must not hold compaction back for ever.
+pub const PIN_MS_MAX: u64 = 60_000;
 
-/// How many ticks a read of up to so many bytes may take whose pace is a client's: an hour, and a minute
-/// for each GiB that was begun.
-pub(super) const fn ticks_at_a_clients_pace(bytes: u64) -> u64 {
+/// How many milliseconds a read of up to so many bytes may take whose pace is a client's: an hour, and a
+/// minute for each GiB that was begun.
+pub(super) const fn ms_at_a_clients_pace(bytes: u64) -> u64 {
     // A pin lasts a minute.
-    (60 + bytes.div_ceil(1 << 30)) * PIN_TICKS_MAX
+    (60 + bytes.div_ceil(1 << 30)) * PIN_MS_MAX
 }
 
 /// The registered pins. Small: one per read under way.
@@ -25,9 +24,9 @@ pub(super) struct Pins(Mutex<Registered>);
 
 #[derive(Default)]
 struct Registered {
-    now_tick: u64,
+    now_ms: u64,
     next_id: u64,
-    /// By revision and id, with the tick at which each expires.
+    /// By revision and id, with the time at which each expires.
     pins: BTreeMap<(i64, u64), u64>,
 }
 
@@ -36,16 +35,16 @@ pub struct Pin {
     view: Arc<View>,
     revision: i64,
     id: u64,
-    /// The tick beyond which it is not renewed.
-    ends_tick: u64,
+    /// The time beyond which it is not renewed.
+    ends_ms: u64,
 }
 
 impl Pins {
-    pub(super) fn tick(&self) {
+    pub(super) fn pass(&self, elapsed_ms: u64) {
         let mut registered = self.0.lock();
-        registered.now_tick += 1;
-        let now_tick = registered.now_tick;
-        registered.pins.retain(|_, expires_tick| *expires_tick > now_tick);
+        registered.now_ms += elapsed_ms;
+        let now_ms = registered.now_ms;
+        registered.pins.retain(|_, expires_ms| *expires_ms > now_ms);
     }
 
     pub(super) fn oldest(&self) -> Option<i64> {
@@ -59,16 +58,16 @@ impl Pin {
         Self::lasting(view, revision, u64::MAX)
     }
 
-    /// Registers a pin that ends after `ticks_max`, however often it is renewed.
-    pub(super) fn lasting(view: Arc<View>, revision: i64, ticks_max: u64) -> Self {
+    /// Registers a pin that ends after `ms_max`, however often it is renewed.
+    pub(super) fn lasting(view: Arc<View>, revision: i64, ms_max: u64) -> Self {
         let mut registered = view.pins.0.lock();
         registered.next_id += 1;
         let id = registered.next_id;
-        let ends_tick = registered.now_tick.saturating_add(ticks_max);
-        let expires_tick = (registered.now_tick + PIN_TICKS_MAX).min(ends_tick);
-        registered.pins.insert((revision, id), expires_tick);
+        let ends_ms = registered.now_ms.saturating_add(ms_max);
+        let expires_ms = (registered.now_ms + PIN_MS_MAX).min(ends_ms);
+        registered.pins.insert((revision, id), expires_ms);
         drop(registered);
-        Self { view, revision, id, ends_tick }
+        Self { view, revision, id, ends_ms }
     }
 
     /// The pinned revision (main).
@@ -94,19 +93,19 @@ impl Pin {
 
     fn prolong(&self, may_revive: bool) -> bool {
         let mut registered = self.view.pins.0.lock();
-        let expires_tick = (registered.now_tick + PIN_TICKS_MAX).min(self.ends_tick);
+        let expires_ms = (registered.now_ms + PIN_MS_MAX).min(self.ends_ms);
         let name = (self.revision, self.id);
         let is_there = registered.pins.contains_key(&name);
-        let may = is_there || may_revive && expires_tick > registered.now_tick;
+        let may = is_there || may_revive && expires_ms > registered.now_ms;
         if may {
-            registered.pins.insert(name, expires_tick);
+            registered.pins.insert(name, expires_ms);
         }
         may
     }
 
-    /// Lets the pin be renewed until `ticks_max` from now, and renews it.
-    pub(super) fn extend(&mut self, ticks_max: u64) {
-        self.ends_tick = self.view.pins.0.lock().now_tick.saturating_add(ticks_max);
+    /// Lets the pin be renewed until `ms_max` from now, and renews it.
+    pub(super) fn extend(&mut self, ms_max: u64) {
+        self.ends_ms = self.view.pins.0.lock().now_ms.saturating_add(ms_max);
         self.renew();
     }
 

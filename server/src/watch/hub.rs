@@ -40,12 +40,12 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    pub(super) fn new(revision: i64, log_bytes_max: usize) -> Self {
+    pub(super) fn new(revision: i64, log_bytes_max: usize, seed: u64) -> Self {
         Self {
             revision,
             next: Revision::new(revision + 1, 0),
             log: Log::new(log_bytes_max),
-            interests: Interests::default(),
+            interests: Interests::new(seed),
             groups: BTreeMap::new(),
             streams: BTreeMap::new(),
             stretches: Stretches::default(),

@@ -15,13 +15,17 @@ use crate::mvcc::{KeyRange, RangeEnd};
 pub(super) struct GroupId(pub(super) u64);
 
 /// Groups by their keys.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Interests {
     keys: BTreeMap<Bytes, GroupId>,
     ranges: Intervals<GroupId>,
 }
 
 impl Interests {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { keys: BTreeMap::new(), ranges: Intervals::new(seed) }
+    }
+
     /// The group of exactly these keys.
     pub(super) fn get(&self, range: &KeyRange) -> Option<GroupId> {
         match &range.end {

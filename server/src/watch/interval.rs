@@ -7,7 +7,8 @@
 //!     [a, d)  to d     [k, l)  to l
 //! ```
 //!
-//! Priorities come from a counter that is mixed, so the same calls build the same tree.
+//! Priorities come from a counter that is mixed, so the same seed and calls build the same tree. Nobody
+//! outside knows the seed: whoever knew the priorities could choose keys that make the tree a chain.
 
 use std::cmp::Ordering;
 
@@ -20,7 +21,8 @@ type End = Option<Bytes>;
 #[derive(Debug)]
 pub(super) struct Intervals<T> {
     root: Link<T>,
-    inserted: u64,
+    /// The last number that made a priority.
+    number: u64,
 }
 
 type Link<T> = Option<Box<Node<T>>>;
@@ -37,13 +39,12 @@ struct Node<T> {
     right: Link<T>,
 }
 
-impl<T> Default for Intervals<T> {
-    fn default() -> Self {
-        Self { root: None, inserted: 0 }
-    }
-}
-
 impl<T: Copy> Intervals<T> {
+    /// None yet. `seed` is a secret, drawn at the start of the process.
+    pub(super) fn new(seed: u64) -> Self {
+        Self { root: None, number: seed }
+    }
+
     /// The value of exactly this interval.
     pub(super) fn get(&self, start: &[u8], end: Option<&[u8]>) -> Option<T> {
         let mut link = &self.root;
@@ -59,10 +60,10 @@ impl<T: Copy> Intervals<T> {
 
     /// Adds an interval that is not there yet.
     pub(super) fn insert(&mut self, start: Bytes, end: End, value: T) {
-        self.inserted += 1;
+        self.number = self.number.wrapping_add(1);
         let node = Box::new(Node {
             reach: end.clone(),
-            priority: mix(self.inserted),
+            priority: mix(self.number),
             start,
             end,
             value,
@@ -181,6 +182,24 @@ mod tests {
 
     use super::*;
 
+    fn depth<T>(link: &Link<T>) -> usize {
+        link.as_ref().map_or(0, |node| 1 + depth(&node.left).max(depth(&node.right)))
+    }
+
+    #[test]
+    fn keys_chosen_against_another_seed_make_no_chain() {
+        let depth_with = |seed| {
+            let mut tree = Intervals::new(seed);
+            // In the order of their priorities, if the seed is 0.
+            for at in 1..=500_u64 {
+                tree.insert(Bytes::copy_from_slice(&mix(at).to_be_bytes()), None, at);
+            }
+            depth(&tree.root)
+        };
+        assert_eq!(depth_with(0), 500);
+        assert!(depth_with(0x5eed) < 50, "{}", depth_with(0x5eed));
+    }
+
     fn key(n: u8) -> Bytes {
         Bytes::from(vec![b'a' + n % 16])
     }
@@ -190,7 +209,7 @@ mod tests {
         fn a_key_is_found_by_exactly_the_intervals_that_contain_it(
             steps in proptest::collection::vec((any::<bool>(), any::<u8>(), any::<u8>()), 1..80)
         ) {
-            let mut tree = Intervals::default();
+            let mut tree = Intervals::new(1);
             let mut plain: Vec<(Bytes, End, usize)> = Vec::new();
             for (number, (adds, a, b)) in steps.into_iter().enumerate() {
                 let start = key(a);

@@ -110,10 +110,11 @@ struct News {
 
 impl Hub {
     /// A hub that tells of what happens after `revision`. Responses to watchers that allow it are cut
-    /// at `fragment_bytes`; `log_bytes_max` is [`LOG_BYTES_MAX`] but in tests.
-    pub fn new(revision: i64, fragment_bytes: usize, log_bytes_max: usize) -> Self {
+    /// at `fragment_bytes`; `log_bytes_max` is [`LOG_BYTES_MAX`] but in tests. `seed` is a secret, drawn at
+    /// the start of the process.
+    pub fn new(revision: i64, fragment_bytes: usize, log_bytes_max: usize, seed: u64) -> Self {
         Self {
-            inner: Mutex::new(Inner::new(revision, log_bytes_max)),
+            inner: Mutex::new(Inner::new(revision, log_bytes_max, seed)),
             is_watched: AtomicBool::new(false),
             fragment_bytes,
         }

@@ -121,7 +121,7 @@ impl World {
         Self {
             view: View::new(KeySpace::new(Limits { window_bytes_max: 300 })),
             store: Store::default(),
-            hub: Hub::new(1, FRAGMENT_BYTES, 600),
+            hub: Hub::new(1, FRAGMENT_BYTES, 600, 1),
             history: Vec::new(),
             live: BTreeMap::new(),
             current: 1,

@@ -149,7 +149,7 @@ impl Cluster {
         member.writes.clear();
         member.unapplied.clear();
         let mut config = Config::new(id, self.rng.0 ^ member.lives);
-        config.log_bytes_max = self.log_bytes_max;
+        config.log.bytes_max = self.log_bytes_max;
         member.node = Some(Consensus::new(config, member.disk.recovered()).unwrap());
         member.handed_out = member.disk.applied;
         member.applied = member.disk.applied;

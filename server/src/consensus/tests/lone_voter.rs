@@ -247,7 +247,7 @@ fn the_owner_is_told_of_a_full_log_and_trims_it() {
     disk.applied = 1;
     disk.conf_state.voters = vec![1];
     let mut config = Config::new(1, 1);
-    config.log_bytes_max = 1 << 20;
+    config.log.bytes_max = 1 << 20;
     let mut node = Consensus::new(config, disk.recovered()).unwrap();
     node.campaign();
     for _ in 0..100 {

@@ -15,7 +15,7 @@ use crate::consensus::ConfState;
 use crate::mvcc::tests::store::Store;
 use crate::mvcc::{DeleteRange, KeyRange, KeySpace, Limits, Put, Revision, Row, RowKey};
 use crate::state_machine::{Alarm, AlarmKind, Inventory, Member};
-use crate::view::{PIN_TICKS_MAX, ReadError, View};
+use crate::view::{PIN_MS_MAX, ReadError, View};
 use sha2::{Digest as _, Sha256};
 
 /// A key and its value.
@@ -252,13 +252,9 @@ fn a_reader_that_takes_nothing_for_the_time_of_a_pin_loses_its_image_to_the_next
         world.put("a", "2");
         let mut image = world.image(&Inventory::default());
         image.measure().unwrap();
-        for _ in 0..PIN_TICKS_MAX - 1 {
-            world.view.tick();
-        }
+        world.view.pass(PIN_MS_MAX - 1);
         while image.measure().unwrap().is_none() {}
-        for _ in 0..PIN_TICKS_MAX + 1 {
-            world.view.tick();
-        }
+        world.view.pass(PIN_MS_MAX + 1);
         assert_eq!(world.view.oldest_pin(), None, "compaction goes on");
         if is_compacted {
             world.view.write().compact(3).unwrap();
@@ -283,7 +279,7 @@ fn a_reader_that_is_always_busy_has_lost_its_history_after_an_hour() {
     let history = world.view.history();
     let mut minutes = 0;
     let ended = loop {
-        (1..PIN_TICKS_MAX).for_each(|_| world.view.tick());
+        world.view.pass(PIN_MS_MAX - 1);
         match history.read().step(world.store.as_ref(), &mut Vec::new()) {
             Ok(_) => minutes += 1,
             Err(error) => break error,

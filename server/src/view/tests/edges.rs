@@ -11,7 +11,7 @@ use crate::mvcc::{
     KeySpace, Limits, Put, RangeQuery, Revision, RevisionBounds, RowsError, Sort, SortTarget,
 };
 use crate::view::{
-    LockObserver, OWNER_STEP_ROWS, PIN_TICKS_MAX, RangeSummary, ReadError, STEP_BYTES_MAX,
+    LockObserver, OWNER_STEP_ROWS, PIN_MS_MAX, RangeSummary, ReadError, STEP_BYTES_MAX,
     STEP_KEYS_MAX, View,
 };
 
@@ -62,7 +62,7 @@ pub(super) fn flushed_view() -> (Arc<View>, Store) {
 fn expire_in_the_middle(view: &Arc<View>, store: &Store) {
     let view = view.clone();
     *store.hook.lock() = Some(Box::new(move |store| {
-        (0..PIN_TICKS_MAX).for_each(|_| view.tick());
+        view.pass(PIN_MS_MAX);
         compact_all(&view, store);
     }));
 }

@@ -3,7 +3,7 @@
 use super::histories::{History, Step};
 use crate::mvcc::tests::store::Store;
 use crate::mvcc::{DeleteRange, KeyRange, KeySpace, Limits, Put};
-use crate::view::{STEP_BYTES_MAX, View};
+use crate::view::{PIN_MS_MAX, STEP_BYTES_MAX, View};
 
 fn put(key: &'static str) -> Step {
     let put = Put { key: key.into(), value: Some("1".into()), lease: Some(0), prev_kv: false };
@@ -73,4 +73,25 @@ fn a_hash_of_large_rows_reads_few_at_a_time() {
     assert!(steps > 20, "{steps} steps through the store");
     let largest = *store.largest_scan_bytes.lock();
     assert!((1..2 * STEP_BYTES_MAX).contains(&largest), "{largest} bytes at once");
+}
+
+#[test]
+fn a_hash_that_takes_longer_than_a_pin_lasts_ends_with_its_result() {
+    let hash = |pause_ms| {
+        let view = View::new(KeySpace::new(Limits { window_bytes_max: 0 }));
+        let store = Store::default();
+        (0..40).for_each(|key| super::edges::put(&view, &store, &format!("k{key:02}"), "v"));
+        let mut read = view.hash_kv(0).unwrap();
+        let mut steps = 0;
+        loop {
+            steps += 1;
+            view.pass(pause_ms);
+            if let Some(result) = read.step(&store).unwrap() {
+                return (steps, result);
+            }
+        }
+    };
+    let (steps, expected) = hash(0);
+    assert!(steps > 3, "{steps}");
+    assert_eq!(hash(PIN_MS_MAX * 2), (steps, expected));
 }

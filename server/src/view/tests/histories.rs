@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::world::{Reading, World};
 use crate::mvcc::tests::requests;
 use crate::mvcc::{DeleteRange, Put, RangeQuery, Txn};
-use crate::view::{PIN_TICKS_MAX, Point, ReadError};
+use crate::view::{PIN_MS_MAX, Point, ReadError};
 
 #[derive(Clone, Debug)]
 pub(super) enum Step {
@@ -125,7 +125,7 @@ impl History {
                 None
             }
             Step::Expire => {
-                (0..PIN_TICKS_MAX).for_each(|_| world.view.tick());
+                world.view.pass(PIN_MS_MAX);
                 assert_eq!(world.view.oldest_pin(), None);
                 self.readings_expired = self.readings.len();
                 None

@@ -9,7 +9,7 @@ const LOG_BYTES_MAX: usize = 64 << 10;
 impl World {
     /// A world with one stream, and a log that holds some hundred events.
     fn with_a_log() -> Self {
-        let hub = Hub::new(1, FRAGMENT_BYTES, LOG_BYTES_MAX);
+        let hub = Hub::new(1, FRAGMENT_BYTES, LOG_BYTES_MAX, 1);
         let view = View::new(KeySpace::new(Limits { window_bytes_max: 1 << 20 }));
         let mut world = Self { hub, view, ..Self::new() };
         world.step(Step::Open);

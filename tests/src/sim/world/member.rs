@@ -18,7 +18,7 @@ use prost::Message as _;
 use quorate_proto::mvccpb::KeyValue;
 use quorate_server::api;
 use quorate_server::config::LimitConfig;
-use quorate_server::consensus;
+use quorate_server::consensus::{self, LogLimits};
 use quorate_server::handle::Handle;
 use quorate_server::lease::Lease;
 use quorate_server::mvcc::{Limits, Revision, Row};
@@ -184,10 +184,12 @@ impl Member {
         Options {
             replica: replica::Config {
                 member: self.setup().member,
-                consensus: consensus::Config::new(self.id, self.plan.seed ^ self.boots),
+                consensus: consensus::Config {
+                    log: LogLimits { bytes_max: 64 << 20, entries_max: self.plan.catchup_entries },
+                    ..consensus::Config::new(self.id, self.plan.seed ^ self.boots)
+                },
                 request_ticks: 70,
                 flush: self.plan.flush,
-                catchup_entries: self.plan.catchup_entries,
                 auto_compaction: self.plan.auto_compaction,
                 lease: LeaseConfig {
                     checkpoint_ms: self.plan.lease_checkpoint_ms,
