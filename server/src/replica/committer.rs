@@ -13,9 +13,10 @@ use crate::state_machine::{
 };
 use crate::view::{Pin, View};
 
-/// Bytes of entries after which one turn ends: some thousands of small commands, that is some
-/// milliseconds, after which the owner looks at messages and ticks again.
-const APPLY_BYTES_PER_TURN: usize = 1 << 20;
+/// Bytes of entries after which one turn ends, and the owner looks at messages and ticks again: some
+/// hundredths of a second, whatever they hold. Less would have large values wait for the syncs of those
+/// behind them.
+const APPLY_BYTES_PER_TURN: usize = 8 << 20;
 
 /// What has been committed, and how far it has been applied.
 pub(super) struct Progress {

@@ -397,13 +397,14 @@ fn the_log_in_memory_is_bounded_whatever_is_proposed() {
 }
 
 #[test]
-fn one_turn_applies_about_a_mib() {
-    let mut lone = Lone::leading();
-    lone.run((1..=7).map(put_of_a_mib));
-    assert_eq!(lone.sync().len(), 1);
+fn one_turn_applies_a_bounded_part_of_what_is_committed() {
+    let (batch_bytes, unflushed_bytes_max) = (64 << 20, 512 << 20);
+    let flush = FlushLimits { batch_bytes, interval_ticks: 1 << 20, unflushed_bytes_max };
+    let mut lone = Lone::with(flush).lead();
+    lone.run((1..=20).map(put_of_a_mib));
+    assert_eq!(lone.sync().len(), 8);
     assert!(lone.replica.has_work());
-    let replies: usize = (0..6).map(|_| lone.run([]).len()).sum();
-    assert_eq!(replies, 6);
+    assert_eq!((lone.run([]).len(), lone.run([]).len(), lone.run([]).len()), (8, 4, 0));
 }
 
 #[test]
