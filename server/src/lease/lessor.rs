@@ -25,6 +25,25 @@ pub struct Lease {
     pub ttl_s: i64,
     /// What was left at the last checkpoint, in seconds; 0 for none since the last renewal.
     pub remaining_ttl_s: i64,
+    /// The request that granted it.
+    pub granted_by: u64,
+}
+
+impl Lease {
+    /// Which grant it is of.
+    pub fn grant(&self) -> Grant {
+        Grant { id: self.id, request: self.granted_by }
+    }
+}
+
+/// One grant of a lease. The ID may be granted anew after its end, and what was decided about the old
+/// lease must not concern the new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The ID of the lease.
+    pub id: i64,
+    /// The request that granted it.
+    pub request: u64,
 }
 
 /// Why an entry changes no lease. Deterministic: every member decides the same.
@@ -81,12 +100,14 @@ pub struct Lessor {
 struct Record {
     ttl_s: i64,
     remaining_ttl_s: i64,
+    granted_by: u64,
     keys: BTreeSet<Bytes>,
 }
 
 impl Record {
     fn lease(&self, id: i64) -> Lease {
-        Lease { id, ttl_s: self.ttl_s, remaining_ttl_s: self.remaining_ttl_s }
+        let &Self { ttl_s, remaining_ttl_s, granted_by, .. } = self;
+        Lease { id, ttl_s, remaining_ttl_s, granted_by }
     }
 }
 
@@ -95,7 +116,8 @@ impl Lessor {
     ///
     /// # Errors
     /// `NotFound` for the ID 0, which stands for no lease; `TtlTooLarge`; `Exists`.
-    pub fn grant(&mut self, id: i64, ttl_s: i64) -> Result<Lease, LeaseError> {
+    pub fn grant(&mut self, grant: Grant, ttl_s: i64) -> Result<Lease, LeaseError> {
+        let Grant { id, request } = grant;
         if id == 0 {
             return Err(LeaseError::NotFound);
         }
@@ -105,7 +127,7 @@ impl Lessor {
         if self.records.contains_key(&id) {
             return Err(LeaseError::Exists);
         }
-        let lease = Lease { id, ttl_s, remaining_ttl_s: 0 };
+        let lease = Lease { id, ttl_s, remaining_ttl_s: 0, granted_by: request };
         self.restore(lease);
         self.dirty.insert(id);
         self.changed.push(Changed::Granted(lease));
@@ -128,10 +150,17 @@ impl Lessor {
         Ok(record.keys.into_iter().collect())
     }
 
+    /// Whether the lease of this grant has not ended.
+    pub fn is_current(&self, grant: Grant) -> bool {
+        self.records.get(&grant.id).is_some_and(|record| record.granted_by == grant.request)
+    }
+
     /// Writes down what is left of a lease, in seconds; 0 for all of it. One that is gone meanwhile
-    /// stays so.
-    pub fn checkpoint(&mut self, id: i64, remaining_ttl_s: i64) {
-        let Some(record) = self.records.get_mut(&id) else { return };
+    /// stays so, and one that was granted since has all of it.
+    pub fn checkpoint(&mut self, grant: Grant, remaining_ttl_s: i64) {
+        let Grant { id, request } = grant;
+        let meant = |record: &&mut Record| record.granted_by == request;
+        let Some(record) = self.records.get_mut(&id).filter(meant) else { return };
         record.remaining_ttl_s = remaining_ttl_s;
         self.dirty.insert(id);
         self.changed.push(Changed::Checkpointed(record.lease(id)));
@@ -156,8 +185,9 @@ impl Lessor {
 
     /// Adds a lease that was read back, without its keys.
     pub fn restore(&mut self, lease: Lease) {
-        let Lease { id, ttl_s, remaining_ttl_s } = lease;
-        self.records.insert(id, Record { ttl_s, remaining_ttl_s, keys: BTreeSet::new() });
+        let Lease { id, ttl_s, remaining_ttl_s, granted_by } = lease;
+        let record = Record { ttl_s, remaining_ttl_s, granted_by, keys: BTreeSet::new() };
+        self.records.insert(id, record);
     }
 
     /// Whether a put may name this lease.

@@ -24,4 +24,4 @@ mod lessor;
 mod tests;
 
 pub use expiry::{Expiry, Renewal, Timing};
-pub use lessor::{Changed, LEASE_BYTES, Lease, LeaseCounts, LeaseError, Lessor, TTL_S_MAX};
+pub use lessor::{Changed, Grant, LEASE_BYTES, Lease, LeaseCounts, LeaseError, Lessor, TTL_S_MAX};

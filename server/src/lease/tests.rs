@@ -9,7 +9,11 @@ const NOTHING: [(i64, i64); 0] = [];
 const TIMING: Timing = Timing { checkpoint_ms: Some(300_000), retry_ms: 7000, revoking_max: 3 };
 
 fn lease(id: i64, ttl_s: i64) -> Lease {
-    Lease { id, ttl_s, remaining_ttl_s: 0 }
+    Lease { id, ttl_s, remaining_ttl_s: 0, granted_by: 9 }
+}
+
+fn by_request(id: i64) -> Grant {
+    Grant { id, request: 9 }
 }
 
 fn leading(leases: &[Lease]) -> Expiry {
@@ -25,11 +29,11 @@ fn keys_of(lessor: &Lessor, id: i64) -> Vec<&[u8]> {
 #[test]
 fn a_lease_is_granted_once_and_not_for_ever_and_not_as_none() {
     let mut lessor = Lessor::default();
-    assert_eq!(lessor.grant(7, 60), Ok(lease(7, 60)));
-    assert_eq!(lessor.grant(7, TTL_S_MAX), Err(LeaseError::Exists));
-    assert_eq!(lessor.grant(7, TTL_S_MAX + 1), Err(LeaseError::TtlTooLarge));
-    assert_eq!(lessor.grant(0, 60), Err(LeaseError::NotFound));
-    assert_eq!(lessor.grant(-7, TTL_S_MAX), Ok(lease(-7, TTL_S_MAX)));
+    assert_eq!(lessor.grant(by_request(7), 60), Ok(lease(7, 60)));
+    assert_eq!(lessor.grant(by_request(7), TTL_S_MAX), Err(LeaseError::Exists));
+    assert_eq!(lessor.grant(by_request(7), TTL_S_MAX + 1), Err(LeaseError::TtlTooLarge));
+    assert_eq!(lessor.grant(by_request(0), 60), Err(LeaseError::NotFound));
+    assert_eq!(lessor.grant(by_request(-7), TTL_S_MAX), Ok(lease(-7, TTL_S_MAX)));
     assert_eq!(lessor.revoke(8), Err(LeaseError::NotFound));
     assert_eq!(lessor.size_bytes(), 128);
     let counts = LeaseCounts { granted: 2, ..LeaseCounts::default() };
@@ -40,7 +44,7 @@ fn a_lease_is_granted_once_and_not_for_ever_and_not_as_none() {
 fn a_key_is_attached_to_the_lease_of_its_newest_version_alone() {
     let mut lessor = Lessor::default();
     for id in [1, 2] {
-        lessor.grant(id, 60).unwrap();
+        lessor.grant(by_request(id), 60).unwrap();
     }
     for key in ["b", "a", "c"] {
         lessor.reattach(key.into(), 0, 1);
@@ -59,12 +63,12 @@ fn a_key_is_attached_to_the_lease_of_its_newest_version_alone() {
 #[test]
 fn what_changed_is_taken_once_and_a_lease_that_came_and_went_is_removed() {
     let mut lessor = Lessor::default();
-    lessor.grant(1, 60).unwrap();
-    lessor.grant(2, 60).unwrap();
-    lessor.checkpoint(2, 7);
-    lessor.checkpoint(3, 7);
+    lessor.grant(by_request(1), 60).unwrap();
+    lessor.grant(by_request(2), 60).unwrap();
+    lessor.checkpoint(by_request(2), 7);
+    lessor.checkpoint(by_request(3), 7);
     lessor.revoke(1).unwrap();
-    let left = Lease { id: 2, ttl_s: 60, remaining_ttl_s: 7 };
+    let left = Lease { remaining_ttl_s: 7, ..lease(2, 60) };
     assert_eq!(lessor.dirty_count(), 2);
     assert_eq!(lessor.take_dirty().collect::<Vec<_>>(), [(1, None), (2, Some(left))]);
     assert_eq!(lessor.dirty_count(), 0);
@@ -81,7 +85,7 @@ fn what_changed_is_taken_once_and_a_lease_that_came_and_went_is_removed() {
 #[test]
 fn pages_of_keys_go_on_behind_the_last_one() {
     let mut lessor = Lessor::default();
-    lessor.grant(1, 60).unwrap();
+    lessor.grant(by_request(1), 60).unwrap();
     for n in 0..10 {
         lessor.attach(format!("k{n}").into(), 1);
     }
@@ -306,7 +310,7 @@ proptest! {
 #[test]
 fn a_renewal_waits_while_a_checkpoint_is_under_way() {
     let mut expiry = Expiry::new(TIMING);
-    expiry.promote([Lease { id: 1, ttl_s: 600, remaining_ttl_s: 500 }].into_iter(), 0);
+    expiry.promote([Lease { remaining_ttl_s: 500, ..lease(1, 600) }].into_iter(), 0);
     expiry.pass(290_000);
     assert_eq!(expiry.renew(1), Renewal::Checkpointed);
     expiry.pass(8_000);

@@ -196,24 +196,33 @@ impl Leases {
 
     /// Proposes what this member decides as the leader of `term`. Nothing may come between the look at
     /// the term and the proposal.
-    pub(super) fn propose(&mut self, term: Option<u64>, proposals: &mut Proposals) {
+    pub(super) fn propose(
+        &mut self,
+        term: Option<u64>,
+        lessor: &Lessor,
+        proposals: &mut Proposals,
+    ) {
         if term.is_none() || term != self.term {
             return;
         }
+        // A client may end and grant anew what is decided upon here, in the same batch even.
+        let grant = |lease: i64| lessor.get(lease).map(|lease| lease.grant());
         let to_clear = std::mem::take(&mut self.to_clear);
         for leases in to_clear.chunks(CHECKPOINT_LEASES_MAX) {
-            let left: Vec<(i64, i64)> = leases.iter().map(|&lease| (lease, 0)).collect();
-            proposals.add_internal(own::checkpoint(&left));
+            let left = leases.iter().filter_map(|&lease| Some((grant(lease)?, 0)));
+            proposals.add_internal(own::checkpoint(left));
         }
-        for lease in self.expiry.take_expired() {
+        for grant in self.expiry.take_expired().into_iter().filter_map(grant) {
             if !mutants::on(Mutant::ExpiryForgotten) {
-                proposals.add_internal(own::revoke(lease));
+                proposals.add_internal(own::end(grant));
             }
         }
         for _ in 0..CHECKPOINTS_MAX {
             let left = self.expiry.take_checkpoints(CHECKPOINT_LEASES_MAX);
             if !left.is_empty() {
-                proposals.add_internal(own::checkpoint(&left));
+                let left =
+                    left.into_iter().filter_map(|(lease, left_s)| Some((grant(lease)?, left_s)));
+                proposals.add_internal(own::checkpoint(left));
             }
         }
     }

@@ -298,7 +298,8 @@ impl Replica {
     /// [`Fatal`]: the process must end.
     pub fn settle(&mut self, effects: &mut Vec<Effect>) -> Result<(), Fatal> {
         self.publish_self();
-        self.leases.propose(self.leads_in(), &mut self.pending.proposals);
+        let term = self.leads_in();
+        self.leases.propose(term, self.machine.lessor(), &mut self.pending.proposals);
         self.pending.proposals.send(&mut self.consensus, effects);
         self.pending.reads.send(self.now_tick, &mut self.consensus);
         self.take_ready(effects);

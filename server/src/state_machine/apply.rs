@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::command::{AlarmAction, Command, CommandError, Request};
 use super::flush::{Table, TableRow};
 use super::records::{Alarm, AlarmKind, ConfChange, ConfChangeKind, Member, encode_lease};
-use crate::lease::{LeaseError, Lessor};
+use crate::lease::{Grant, LeaseError, Lessor};
 use crate::mvcc::{Applied, Attachment, KeySpace, MvccError, Op, Rows, RowsError, Txn};
 
 /// What an applied command answers.
@@ -130,11 +130,12 @@ impl StateMachine {
         space: &mut KeySpace,
         rows: &dyn Rows,
     ) -> Result<Application, RowsError> {
+        let id = request.id;
         let result = match self.refusal(&request.command) {
             Some(refusal) => Err(refusal),
-            None => self.execute(request.command, space, rows)?,
+            None => self.execute(request, space, rows)?,
         };
-        Ok(Application { id: request.id, result })
+        Ok(Application { id, result })
     }
 
     /// Applies a change of the member list that raft accepted.
@@ -199,6 +200,7 @@ impl StateMachine {
                 | Command::Compact { .. }
                 | Command::LeaseGrant { .. }
                 | Command::LeaseRevoke { .. }
+                | Command::LeaseEnd(_)
         );
         if on_keys && self.is_raised(AlarmKind::Corrupt) {
             return Some(ApplyError::Corrupt);
@@ -213,7 +215,7 @@ impl StateMachine {
 
     fn execute(
         &mut self,
-        command: Command,
+        Request { id: by, command }: Request,
         space: &mut KeySpace,
         rows: &dyn Rows,
     ) -> Result<Result<Response, ApplyError>, RowsError> {
@@ -230,10 +232,14 @@ impl StateMachine {
                 Ok(()) => Ok(Response::Compacted { revision: space.current_revision() }),
                 Err(refusal) => Err(refusal.into()),
             },
-            Command::LeaseGrant { id, ttl_s } => self.grant(id, ttl_s, space),
+            Command::LeaseGrant { id, ttl_s } => {
+                self.grant(Grant { id, request: by }, ttl_s, space)
+            }
             Command::LeaseRevoke { id } => self.revoke(id, space),
+            Command::LeaseEnd(grant) if lessor.is_current(grant) => self.revoke(grant.id, space),
+            Command::LeaseEnd(_) => Ok(Response::Done),
             Command::LeaseCheckpoint(left) => {
-                left.into_iter().for_each(|(id, left_s)| self.lessor.checkpoint(id, left_s));
+                left.into_iter().for_each(|(grant, left_s)| self.lessor.checkpoint(grant, left_s));
                 Ok(Response::Done)
             }
             Command::Alarm(action) => Ok(Response::Alarms(self.alarm(action))),
@@ -256,8 +262,13 @@ impl StateMachine {
         Ok(result)
     }
 
-    fn grant(&mut self, id: i64, ttl_s: i64, space: &KeySpace) -> Result<Response, ApplyError> {
-        self.lessor.grant(id, ttl_s)?;
+    fn grant(
+        &mut self,
+        grant: Grant,
+        ttl_s: i64,
+        space: &KeySpace,
+    ) -> Result<Response, ApplyError> {
+        self.lessor.grant(grant, ttl_s)?;
         Ok(Response::Lease { revision: space.current_revision() })
     }
 

@@ -5,7 +5,7 @@ use prost::Message as _;
 use quorate_proto::{etcdserverpb as pb, membershippb};
 
 use super::records::{Alarm, AlarmKind};
-use crate::lease::LEASE_BYTES;
+use crate::lease::{Grant, LEASE_BYTES};
 use crate::mvcc::{
     Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, Op, Put, RangeQuery,
     RevisionBounds, Sort, SortTarget, Txn,
@@ -46,8 +46,10 @@ pub enum Command {
         /// Its ID.
         id: i64,
     },
-    /// Writes down what is left of leases: IDs and seconds, 0 for all of it.
-    LeaseCheckpoint(Vec<(i64, i64)>),
+    /// Ends a lease whose time is over, as above.
+    LeaseEnd(Grant),
+    /// Writes down what is left of leases, in seconds; 0 for all of it.
+    LeaseCheckpoint(Vec<(Grant, i64)>),
     Alarm(AlarmAction),
     /// A member says its name and where clients reach it.
     SetAttributes {
@@ -111,7 +113,7 @@ pub fn op_name(data: &Bytes) -> &'static str {
         Ok((6, _)) => "Txn",
         Ok((7, _)) => "Compaction",
         Ok((8, _)) => "LeaseGrant",
-        Ok((9, _)) => "LeaseRevoke",
+        Ok((9 | 20_000, _)) => "LeaseRevoke",
         Ok((10, _)) => "Alarm",
         Ok((11, _)) => "LeaseCheckpoint",
         Ok((1300, _)) => "ClusterVersionSet",
@@ -192,9 +194,14 @@ fn command(request: pb::InternalRaftRequest) -> Result<Command, CommandError> {
     if let Some(revoke) = request.lease_revoke {
         return Ok(Command::LeaseRevoke { id: revoke.id });
     }
+    if let Some(end) = request.lease_end {
+        return Ok(Command::LeaseEnd(Grant { id: end.id, request: end.granted_by }));
+    }
     if let Some(request) = request.lease_checkpoint {
-        let left = request.checkpoints.iter().map(|left| (left.id, left.remaining_ttl)).collect();
-        return Ok(Command::LeaseCheckpoint(left));
+        let left = |left: &pb::LeaseCheckpoint| {
+            (Grant { id: left.id, request: left.granted_by }, left.remaining_ttl)
+        };
+        return Ok(Command::LeaseCheckpoint(request.checkpoints.iter().map(left).collect()));
     }
     if let Some(alarm) = request.alarm {
         return Ok(Command::Alarm(alarm_of(&alarm)));

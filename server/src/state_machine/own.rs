@@ -5,6 +5,7 @@ use quorate_proto::{etcdserverpb as pb, membershippb};
 
 use super::command::encode;
 use super::records::{Alarm, Member};
+use crate::lease::Grant;
 
 /// Compacts history up to `revision`.
 pub fn compact(revision: i64) -> Bytes {
@@ -50,16 +51,20 @@ pub fn set_cluster_version(version: &str) -> Bytes {
     encode(&pb::InternalRaftRequest { cluster_version_set: Some(set), ..Default::default() })
 }
 
-/// Ends a lease.
-pub fn revoke(lease: i64) -> Bytes {
-    let lease_revoke = Some(pb::LeaseRevokeRequest { id: lease });
-    encode(&pb::InternalRaftRequest { lease_revoke, ..Default::default() })
+/// Ends a lease whose time is over.
+pub fn end(Grant { id, request }: Grant) -> Bytes {
+    let lease_end = Some(pb::LeaseEndRequest { id, granted_by: request });
+    encode(&pb::InternalRaftRequest { lease_end, ..Default::default() })
 }
 
-/// Writes down what is left of leases: IDs and seconds.
-pub fn checkpoint(left: &[(i64, i64)]) -> Bytes {
-    let checkpoint = |&(id, remaining_ttl)| pb::LeaseCheckpoint { id, remaining_ttl };
-    let checkpoints = left.iter().map(checkpoint).collect();
+/// Writes down what is left of leases, in seconds.
+pub fn checkpoint(left: impl Iterator<Item = (Grant, i64)>) -> Bytes {
+    let checkpoint = |(Grant { id, request }, remaining_ttl)| pb::LeaseCheckpoint {
+        id,
+        remaining_ttl,
+        granted_by: request,
+    };
+    let checkpoints = left.map(checkpoint).collect();
     let lease_checkpoint = Some(pb::LeaseCheckpointRequest { checkpoints });
     encode(&pb::InternalRaftRequest { lease_checkpoint, ..Default::default() })
 }

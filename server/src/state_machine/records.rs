@@ -115,14 +115,20 @@ impl Alarm {
 
 /// The record of a lease, as `leasepb.Lease`.
 pub fn encode_lease(lease: Lease) -> Bytes {
-    let Lease { id, ttl_s, remaining_ttl_s } = lease;
-    leasepb::Lease { id, ttl: ttl_s, remaining_ttl: remaining_ttl_s }.encode_to_vec().into()
+    let Lease { id, ttl_s, remaining_ttl_s, granted_by } = lease;
+    let record = leasepb::Lease { id, ttl: ttl_s, remaining_ttl: remaining_ttl_s, granted_by };
+    record.encode_to_vec().into()
 }
 
 /// Reads a record back; `None` if it is not one.
 pub(super) fn decode_lease(data: &[u8]) -> Option<Lease> {
     let record = leasepb::Lease::decode(data).ok().filter(|record| record.id != 0)?;
-    Some(Lease { id: record.id, ttl_s: record.ttl, remaining_ttl_s: record.remaining_ttl })
+    Some(Lease {
+        id: record.id,
+        ttl_s: record.ttl,
+        remaining_ttl_s: record.remaining_ttl,
+        granted_by: record.granted_by,
+    })
 }
 
 impl ConfChange {
@@ -180,7 +186,7 @@ mod tests {
         assert_eq!(Member::decode(b""), None, "a member without an ID is none");
         assert_eq!(ConfChange::decode(b"\x08\x01"), None);
         assert_eq!(Alarm::decode(b"\x10\x09"), None);
-        let lease = Lease { id: -3, ttl_s: 60, remaining_ttl_s: 7 };
+        let lease = Lease { id: -3, ttl_s: 60, remaining_ttl_s: 7, granted_by: 5 };
         assert_eq!(decode_lease(&encode_lease(lease)), Some(lease));
         assert_eq!(decode_lease(b""), None);
     }

@@ -1,10 +1,13 @@
 //! Leases of a lone voter: what is proposed when, and who waits for what.
 
 use super::*;
+use crate::lease::Grant;
 use crate::replica::LEASES_MAX;
 use crate::replica::event::TimeToLive;
 
 const LEASE_ID: i64 = 7;
+/// By the first request of [`with_lease`].
+const GRANTED: Grant = Grant { id: LEASE_ID, request: 1 };
 
 fn propose(id: u64, request: &pb::InternalRaftRequest) -> Event {
     Event::Propose { id: RequestId(id), command: with_id(encode(request), id) }
@@ -81,7 +84,7 @@ fn a_lease_whose_time_is_over_takes_its_keys_in_one_revision_and_those_who_renew
     let mut lone = with_lease(60);
     let revision = lone.replica.view.current_revision();
     assert!(lone.run([pass(60_000)]).is_empty());
-    assert_eq!(lone.commands, [own::revoke(LEASE_ID)]);
+    assert_eq!(lone.commands, [own::end(GRANTED)]);
     assert!(lone.run([renew(4)]).is_empty(), "it waits until the lease is gone");
     assert_eq!(renewed(&lone.sync()), [(4, 0)]);
     assert_eq!(lone.replica.view.current_revision(), revision + 1);
@@ -120,11 +123,11 @@ fn a_renewal_that_waits_for_a_silent_disk_times_out() {
 fn what_is_left_is_written_down_and_a_renewal_waits_until_that_is_taken_back() {
     let mut lone = with_lease(1000);
     lone.run([pass(300_000)]);
-    assert_eq!(lone.commands, [own::checkpoint(&[(LEASE_ID, 700)])]);
+    assert_eq!(lone.commands, [own::checkpoint([(GRANTED, 700)].into_iter())]);
     // Not applied yet, but a new leader may find it in the log.
     lone.commands.clear();
     assert!(lone.run([renew(4), renew(5)]).is_empty());
-    assert_eq!(lone.commands, [own::checkpoint(&[(LEASE_ID, 0)])], "one for both");
+    assert_eq!(lone.commands, [own::checkpoint([(GRANTED, 0)].into_iter())], "one for both");
     assert_eq!(renewed(&lone.sync()), [(4, 1000), (5, 1000)]);
     assert_eq!(lone.replica.lessor().get(LEASE_ID).unwrap().remaining_ttl_s, 0);
     lone.run([TICK]);
@@ -136,12 +139,12 @@ fn what_is_left_is_written_down_and_a_renewal_waits_until_that_is_taken_back() {
 #[test]
 fn what_the_records_hold_is_taken_back_before_a_renewal_is_answered() {
     let mut lone = with_lease(1000);
-    let left = own::checkpoint(&[(LEASE_ID, 700)]);
+    let left = own::checkpoint([(GRANTED, 700)].into_iter());
     lone.run([Event::Propose { id: RequestId(4), command: with_id(left, 4) }]);
     lone.sync();
     lone.commands.clear();
     assert!(lone.run([renew(5)]).is_empty());
-    assert_eq!(lone.commands, [own::checkpoint(&[(LEASE_ID, 0)])]);
+    assert_eq!(lone.commands, [own::checkpoint([(GRANTED, 0)].into_iter())]);
     assert_eq!(renewed(&lone.sync()), [(5, 1000)]);
 }
 
@@ -199,4 +202,30 @@ fn thousands_of_leases_end_in_bounded_batches_without_a_tick_in_between() {
         rounds += 1;
     }
     assert_eq!(rounds, 3);
+}
+
+#[test]
+fn a_lease_that_was_granted_anew_is_not_ended_for_the_old_one() {
+    let mut lone = with_lease(2);
+    for _ in 0..19 {
+        lone.run([pass(100)]);
+        lone.sync();
+    }
+    let lease_revoke = Some(pb::LeaseRevokeRequest { id: LEASE_ID });
+    let revoke = propose(10, &pb::InternalRaftRequest { lease_revoke, ..Default::default() });
+    lone.commands.clear();
+    // The owner takes what arrived, then the tick, then settles.
+    let mut replies = lone.run([revoke, grant(11, LEASE_ID, 600), pass(100)]);
+    assert_eq!(lone.commands.last(), Some(&own::end(GRANTED)), "behind both");
+    replies.extend((0..3).flat_map(|_| lone.sync()));
+    assert!(replies.iter().all(|(_, reply)| is_done(reply)), "{replies:?}");
+    assert_eq!(replies.len(), 2);
+    assert_eq!(left(&mut lone).unwrap().ttl_s, 600);
+    // Nor does it get what was left of the old one.
+    lone.run([Event::Propose {
+        id: RequestId(12),
+        command: with_id(own::checkpoint([(GRANTED, 1)].into_iter()), 12),
+    }]);
+    lone.sync();
+    assert_eq!(lone.replica.lessor().get(LEASE_ID).unwrap().remaining_ttl_s, 0);
 }

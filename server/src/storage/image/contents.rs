@@ -70,7 +70,12 @@ pub(super) fn buckets(
 ) -> Vec<Bucket> {
     let cluster_version = inventory.cluster_version.as_deref();
     let leases = inventory.leases.iter();
-    let leases = leases.map(|lease| (number(lease.id.cast_unsigned()), encode_lease(*lease)));
+    // As etcd writes them: by which request nobody asks there.
+    let leases = leases.map(|&lease| {
+        let mut record = lease;
+        record.granted_by = 0;
+        (number(lease.id.cast_unsigned()), encode_lease(record))
+    });
     let mut buckets = vec![
         bucket("alarm", inventory.alarms.iter().map(|alarm| (Alarm::encode(alarm), Bytes::new()))),
         bucket("auth", [("authRevision".into(), number(AUTH_REVISION))]),

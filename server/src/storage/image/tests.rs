@@ -335,6 +335,7 @@ fn records_are_written_as_etcd_writes_them() {
             id: 0x45bc_a205_045b_8d08,
             ttl_s: 1000,
             remaining_ttl_s: 0,
+            granted_by: 3,
         }],
         cluster_version: Some("3.7.0".into()),
     };

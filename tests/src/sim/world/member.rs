@@ -274,7 +274,7 @@ impl Life {
     pub(super) fn leases(&self) -> SeenLeases {
         let lessor = self.owner.lessor();
         let lease = |lease: Lease| {
-            let Lease { id, ttl_s, remaining_ttl_s } = lease;
+            let Lease { id, ttl_s, remaining_ttl_s, .. } = lease;
             let keys = lessor.keys(id, b"").cloned().collect();
             (id, SeenLease { ttl_s, remaining_ttl_s, keys })
         };
