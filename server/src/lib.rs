@@ -38,7 +38,9 @@
 //! A linearizable read asks for a read index first (a member that leads alone needs none), then reads
 //! the [`view`] at a fixed revision, in steps of at most 1,000 keys under a read lock: first the
 //! index, then the recent window, and only after a miss the state store. It pins its revision, so
-//! compaction leaves alone what it still needs. A list of a million keys never stalls a write.
+//! compaction leaves alone what it still needs. A list of a million keys never stalls a write; what does is
+//! a transaction that writes and first compares the values of as many, because all members must decide it
+//! at the same point of the log.
 //!
 //! # The life of a watch
 //!

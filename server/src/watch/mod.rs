@@ -17,7 +17,9 @@
 //! # Invariants
 //!
 //! - A watcher gets each event of its keys from its start on once, in order, and never half a revision.
-//! - A header says no revision whose events are still to come: progress is told only behind them.
+//! - The header of events and of progress says no revision whose events are still to come. That of the
+//!   creation or the end of a watcher says where the key space is, as in etcd, which says nothing about the
+//!   other watchers of the stream.
 //! - Everything from `trail.known_from` on is in the trail; who wants more reads the key space first.
 //! - What is waiting to be sent is never stored per watcher, except responses without events. What is
 //!   stored of events, the log with its trails and the stretches of history, is bounded for the hub.
