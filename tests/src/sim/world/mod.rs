@@ -58,7 +58,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant { name: "live-event-lost", seeds_max: 50 },
     Mutant { name: "expiry-forgotten", seeds_max: 20 },
     Mutant { name: "checkpoint-needs-room", seeds_max: 50 },
-    Mutant { name: "rewrite-needs-disk", seeds_max: 200 },
+    Mutant { name: "rewrite-needs-disk", seeds_max: 20 },
 ];
 
 fn mistake(name: &str) -> Mistake {
