@@ -48,6 +48,10 @@ pub enum Mutant {
     LiveEventLost,
     /// The end of a lease whose time is over is not proposed.
     ExpiryForgotten,
+    /// A disk without room for a checkpoint ends the process.
+    CheckpointNeedsRoom,
+    /// A disk that refuses a copy of the state store ends the process.
+    RewriteNeedsDisk,
 }
 
 #[cfg(feature = "mutants")]

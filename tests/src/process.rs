@@ -263,7 +263,7 @@ impl Server {
         Ok(())
     }
 
-    /// Ends the process at once, as a power cut would end it.
+    /// Ends the process at once.
     ///
     /// # Errors
     /// When the kernel refuses.

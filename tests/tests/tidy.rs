@@ -135,7 +135,7 @@ const POLLING: &[(&str, &str)] = &[
     ("tests/src/bin/soak.rs", "soak"),
     ("tests/src/compare/leasing.rs", "expire"),
     ("tests/src/compare/million.rs", "kill_and_start"),
-    ("tests/src/compare/million.rs", "rest"),
+    ("tests/src/compare/million.rs", "begin"),
     ("tests/src/compare/ranges.rs", "watch"),
     ("tests/src/compare/rewrites.rs", "samples"),
     ("tests/src/compare/sample.rs", "settle"),

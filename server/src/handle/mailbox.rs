@@ -214,9 +214,16 @@ mod tests {
     fn a_sleeping_owner_is_woken_and_a_deadline_ends_its_sleep() {
         let mailbox = std::sync::Arc::new(Mailbox::default());
         let sender = mailbox.clone();
-        let thread = std::thread::spawn(move || sender.stop(Stop::Requested));
-        let far = Instant::now() + std::time::Duration::from_secs(60);
-        assert_eq!(mailbox.take(far).stop, Some(Stop::Requested));
+        let thread = std::thread::spawn(move || {
+            // The lock is free only while the owner sleeps, from the moment that this is set.
+            while !sender.lanes.lock().asleep {
+                std::thread::yield_now();
+            }
+            sender.stop(Stop::Requested);
+        });
+        let (began, far) = (Instant::now(), std::time::Duration::from_secs(60));
+        assert_eq!(mailbox.take(began + far).stop, Some(Stop::Requested));
+        assert!(began.elapsed() < far / 2, "it was its deadline that ended its sleep");
         thread.join().unwrap();
         assert!(mailbox.take(Instant::now()).is_empty());
     }

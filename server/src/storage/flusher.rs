@@ -305,7 +305,7 @@ impl Flusher {
     /// A full disk has no room for what is only a shortcut: the store goes on in the space it has.
     fn checkpoint_step(&mut self) -> Result<Step, FlusherError> {
         match self.try_checkpoint_step() {
-            Err(error) if error.is_storage_full() => {
+            Err(error) if error.is_storage_full() && !mutants::on(Mutant::CheckpointNeedsRoom) => {
                 Ok(self.give_up_checkpoint(&error.to_string()))
             }
             result => result,
@@ -394,6 +394,9 @@ impl Flusher {
         match finished {
             Ok(report) => Ok(Step::Rewritten(report)),
             Err(error @ RewriteError::Store { .. }) => Err(FlusherError::Rewrite(error)),
+            Err(error) if mutants::on(Mutant::RewriteNeedsDisk) => {
+                Err(FlusherError::Rewrite(error))
+            }
             Err(error) => {
                 self.rewrite.under_way = None;
                 Ok(Step::RewriteSkipped(error))

@@ -1,17 +1,19 @@
 //! P7, P8 and P14: a member that holds a million keys.
 //!
-//! Loading takes most of the time, so several members are loaded one after the other and then rest
-//! together; each is measured and ended before the next.
+//! Loading takes most of the time, so several members are loaded one after the other. Each rests while
+//! the next is loaded, and its memory is read when its own rest is over.
 
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::RangeRequest;
 
 use super::sample::{KEY_BYTES, Sample, Scale, VALUE_BYTES, load, value};
 use super::statistics::Spread;
 use crate::load::{Keys, PacedWriters, Session};
+use crate::process::usage::Usage;
 use crate::process::{Program, START_DEADLINE, Server};
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -23,9 +25,12 @@ const RETRY: Duration = Duration::from_millis(2);
 
 struct Member {
     server: Server,
-    loaded: Instant,
+    resting: Option<Resting>,
     sample: Sample,
 }
+
+/// Reads the anonymous memory of a process after its rest, in MiB.
+struct Resting(JoinHandle<anyhow::Result<f64>>);
 
 /// One sample of each program.
 ///
@@ -38,33 +43,35 @@ pub fn samples(programs: &[Program], scale: &Scale) -> anyhow::Result<Vec<Sample
         let mut server = Server::start(program)?;
         let outcome = load(&mut server, &keys, VALUE_BYTES)?;
         let sample = Sample::from([("load_rate", outcome.rate())]);
-        members.push(Member { server, loaded: Instant::now(), sample });
+        let resting = Some(Resting::begin(&server, scale));
+        members.push(Member { server, resting, sample });
     }
     for member in &mut members {
-        rest(member.loaded, scale);
-        member.sample.insert("loaded", anonymous_mib(&member.server)?);
+        member.rested("loaded")?;
     }
     for member in &mut members {
         member.count_keys(&keys)?;
         member.kill_and_start(&keys)?;
+        member.resting = Some(Resting::begin(&member.server, scale));
     }
     let mut samples = Vec::new();
     for mut member in members {
-        rest(member.loaded, scale);
-        member.sample.insert("restarted", anonymous_mib(&member.server)?);
+        member.rested("restarted")?;
         member.read_all(&keys)?;
         samples.push(member.sample);
     }
     Ok(samples)
 }
 
-/// Waits until the rest since `since` is over.
-fn rest(since: Instant, scale: &Scale) {
-    std::thread::sleep(scale.rest.saturating_sub(since.elapsed()));
-}
-
-fn anonymous_mib(server: &Server) -> anyhow::Result<f64> {
-    Ok(server.usage()?.anonymous_bytes as f64 / MIB)
+impl Resting {
+    /// The rest of a server begins now.
+    fn begin(server: &Server, scale: &Scale) -> Self {
+        let (pid, rest) = (server.pid(), scale.rest);
+        Self(std::thread::spawn(move || {
+            std::thread::sleep(rest);
+            Ok(Usage::of(pid)?.anonymous_bytes as f64 / MIB)
+        }))
+    }
 }
 
 fn all_keys() -> RangeRequest {
@@ -73,6 +80,16 @@ fn all_keys() -> RangeRequest {
 }
 
 impl Member {
+    /// Waits until its rest is over; what was read then is the figure of this name.
+    fn rested(&mut self, figure: &'static str) -> anyhow::Result<()> {
+        let Some(Resting(reader)) = self.resting.take() else { bail!("it does not rest") };
+        let read = reader.join().map_err(|_| anyhow!("a reader of memory panicked"))?;
+        let anonymous_mib =
+            read.map_err(|error| self.server.check_running().err().unwrap_or(error))?;
+        self.sample.insert(figure, anonymous_mib);
+        Ok(())
+    }
+
     /// P14. The writers only overwrite, and 10,000 overwrites go first: the count is the same now and
     /// at the older revision.
     fn count_keys(&mut self, keys: &Keys) -> anyhow::Result<()> {
@@ -114,7 +131,6 @@ impl Member {
             std::thread::sleep(RETRY);
         }
         self.sample.insert("start", start.elapsed().as_secs_f64());
-        self.loaded = Instant::now();
         Ok(())
     }
 
@@ -127,7 +143,8 @@ impl Member {
                 bail!("a full range returned {} keys of {}", reply.kvs.len(), keys.count());
             }
         }
-        self.sample.insert("ranged", anonymous_mib(&self.server)?);
+        let anonymous_bytes = self.server.usage()?.anonymous_bytes;
+        self.sample.insert("ranged", anonymous_bytes as f64 / MIB);
         Ok(())
     }
 }

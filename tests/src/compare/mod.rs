@@ -4,8 +4,9 @@
 //! taken in pairs, in the order A B B A, and a row of the table is the median of the ratios of its
 //! pairs with their spread ([`statistics`]). A null run, etcd against etcd, goes first: a figure is
 //! kept only if the spread of the null run's ratios contains 1.0. Where one sample costs a minute
-//! or more (P7, P8, P14, P15, P16), the null ratios are those of each etcd sample by the next one of
-//! the same run; two pairs of P15 are too few for one.
+//! or more (P7, P8, P11, P14, P15, P16), the null ratios are those of each etcd sample by the next one
+//! of the same run. The two pairs of P11, P15 and P16 give one such ratio, which could reject nothing:
+//! their rows are marked `(no null)`.
 //!
 //! The first figure is CPU per operation, from `/proc`, with what the server does afterwards until
 //! it has written everything. Absolute times are notes.

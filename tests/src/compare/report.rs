@@ -51,9 +51,9 @@ pub struct ReportRow {
     pub met: Option<&'static str>,
     /// The highest ratio for this stage of the work.
     pub accept: Option<f64>,
-    /// False if the null run does not contain 1.0: then the row says nothing. A null run of fewer than
-    /// three ratios decides nothing.
-    pub kept: bool,
+    /// False if the null run does not contain 1.0: then the row says nothing. `None` if the null run has
+    /// fewer than three ratios: nothing shows whether the row says anything.
+    pub kept: Option<bool>,
 }
 
 /// Syncs of a server's whole life.
@@ -108,15 +108,17 @@ impl ReportRow {
             levels: row.levels,
             met,
             accept: row.accept,
-            kept: null.is_none_or(|null| null.count < NULL_MIN || null.contains_one()),
+            kept: null.filter(|null| null.count >= NULL_MIN).map(|null| null.contains_one()),
         })
     }
 
     fn verdict(&self) -> String {
-        if !self.kept {
+        if self.kept == Some(false) {
             return "not kept: the null run does not contain 1.0".to_owned();
         }
+        let unproven = if self.kept.is_none() { "(no null) " } else { "" };
         let met = self.met.map_or("not met".to_owned(), |level| format!("meets {level}"));
+        let met = format!("{unproven}{met}");
         match self.accept {
             Some(accept) if self.ratio.median <= accept => format!("{met}, accepted"),
             Some(accept) => format!("{met}, NOT accepted (at most {accept})"),
@@ -235,10 +237,14 @@ mod tests {
     use super::*;
 
     fn row(ours: f64, etcd: f64, null: f64) -> ReportRow {
+        row_of(ours, etcd, &[null; NULL_MIN])
+    }
+
+    fn row_of(ours: f64, etcd: f64, null: &[f64]) -> ReportRow {
         let sample = |figure| Sample::from([("put_cpu", figure)]);
         let measured = Measured {
             groups: vec![Group::P1],
-            null: vec![(sample(null), sample(1.0)); NULL_MIN],
+            null: null.iter().map(|&null| (sample(null), sample(1.0))).collect(),
             pairs: vec![(sample(ours), sample(etcd))],
         };
         ReportRow::new(&ROWS[0], &measured).unwrap()
@@ -254,9 +260,19 @@ mod tests {
 
     #[test]
     fn a_row_whose_null_run_is_off_is_not_kept() {
-        assert!(row(0.5, 1.0, 1.0).kept);
-        assert!(!row(0.5, 1.0, 1.1).kept);
+        assert_eq!(row(0.5, 1.0, 1.0).kept, Some(true));
+        assert_eq!(row(0.5, 1.0, 1.1).kept, Some(false));
         assert!(row(0.5, 1.0, 1.1).verdict().starts_with("not kept"));
+    }
+
+    #[test]
+    fn a_row_whose_null_run_is_too_short_to_reject_it_says_so() {
+        for null in [&[][..], &[1.0], &[1.1; NULL_MIN - 1]] {
+            let row = row_of(0.5, 1.0, null);
+            assert_eq!(row.kept, None);
+            assert_eq!(row.verdict(), "(no null) meets must, accepted");
+        }
+        assert_eq!(row(0.5, 1.0, 1.0).verdict(), "meets must, accepted");
     }
 
     #[test]

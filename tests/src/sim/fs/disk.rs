@@ -33,15 +33,17 @@ pub(super) struct Disk {
 
 #[derive(Clone, Debug, Default)]
 struct OpenFile {
+    /// As it is named now, or was last.
+    path: PathBuf,
     content: Content,
     handles: u64,
 }
 
-/// Who calls: a handle of a generation, for a file under the name it was opened by.
-pub(super) struct Caller<'a> {
+/// Who calls: a handle of a generation.
+#[derive(Clone, Copy)]
+pub(super) struct Caller {
     pub(super) generation: u64,
     pub(super) inode: Inode,
-    pub(super) path: &'a Path,
 }
 
 impl Disk {
@@ -155,7 +157,9 @@ impl Disk {
             None if mode == OpenMode::Existing => return Err(not_found(path)),
             None => self.create(path)?,
         };
-        self.file(inode).handles += 1;
+        let file = self.file(inode);
+        file.handles += 1;
+        path.clone_into(&mut file.path);
         Ok((inode, self.generation))
     }
 
@@ -166,7 +170,7 @@ impl Disk {
         Ok(inode)
     }
 
-    pub(super) fn close(&mut self, caller: &Caller<'_>) {
+    pub(super) fn close(&mut self, caller: Caller) {
         if caller.generation != self.generation {
             return;
         }
@@ -188,6 +192,9 @@ impl Disk {
             return Ok(());
         }
         self.change_names(OpKind::Rename, to, vec![(from, None), (slot, Some(node))])?;
+        if let Node::File(inode) = node {
+            to.clone_into(&mut self.file(inode).path);
+        }
         self.collect();
         Ok(())
     }
@@ -268,7 +275,7 @@ impl Disk {
 
     pub(super) fn lock(&mut self, path: &Path) -> io::Result<(u64, u64)> {
         let (inode, generation) = self.open(path, OpenMode::Create)?;
-        self.close(&Caller { generation, inode, path });
+        self.close(Caller { generation, inode });
         let key: PathBuf = parts(path).collect();
         if self.locks.contains_key(&key) {
             return Err(io::Error::new(io::ErrorKind::WouldBlock, "locked by another process"));
@@ -288,12 +295,13 @@ impl Disk {
 
     pub(super) fn read_at(
         &mut self,
-        caller: &Caller<'_>,
+        caller: Caller,
         offset: u64,
         buffer: &mut [u8],
     ) -> io::Result<()> {
         self.alive(caller.generation)?;
-        self.meet(OpKind::Read, caller.path, (offset, buffer.len() as u64))?;
+        let fault = self.meet_at(OpKind::Read, caller, (offset, buffer.len() as u64));
+        self.fail_by(fault)?;
         let at = position(offset)?;
         if self.file(caller.inode).content.read(at, buffer) {
             return Ok(());
@@ -301,21 +309,17 @@ impl Disk {
         Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends before"))
     }
 
-    pub(super) fn write_at(
-        &mut self,
-        caller: &Caller<'_>,
-        offset: u64,
-        data: &[u8],
-    ) -> io::Result<()> {
+    pub(super) fn write_at(&mut self, caller: Caller, offset: u64, data: &[u8]) -> io::Result<()> {
         self.alive(caller.generation)?;
         let span = (offset, data.len() as u64);
         let at = position(offset)?;
-        let mut fault = self.faults.meet(OpKind::Write, caller.path, span, &mut self.rng);
+        let mut fault = self.meet_at(OpKind::Write, caller, span);
         let missing = self.file(caller.inode).content.pages_missing(at, data.len());
         let free = self.pages_max.map_or(u64::MAX, |max| max.saturating_sub(self.pages_used));
         if fault.is_none() && missing > free {
             fault = Some(DiskFault::NoSpace);
-            self.faults.note(DiskFault::NoSpace, OpKind::Write, caller.path, span);
+            let path = &self.files[&caller.inode].path;
+            self.faults.note(DiskFault::NoSpace, OpKind::Write, path, span);
         }
         let done = match fault {
             None => data.len(),
@@ -335,7 +339,7 @@ impl Disk {
     }
 
     /// How much of a write finds space.
-    fn fitting(&mut self, caller: &Caller<'_>, at: usize, len: usize, free: u64) -> usize {
+    fn fitting(&mut self, caller: Caller, at: usize, len: usize, free: u64) -> usize {
         let content = &self.file(caller.inode).content;
         let page = PAGE_BYTES as usize;
         let mut end = (at / page + 1) * page;
@@ -347,9 +351,9 @@ impl Disk {
         fits
     }
 
-    pub(super) fn sync_data(&mut self, caller: &Caller<'_>) -> io::Result<()> {
+    pub(super) fn sync_data(&mut self, caller: Caller) -> io::Result<()> {
         self.alive(caller.generation)?;
-        let fault = self.faults.meet(OpKind::Sync, caller.path, (0, 0), &mut self.rng);
+        let fault = self.meet_at(OpKind::Sync, caller, (0, 0));
         match fault {
             None => self.file(caller.inode).content.sync(),
             Some(DiskFault::Error | DiskFault::NoSpace) => {
@@ -362,10 +366,10 @@ impl Disk {
         self.fail_by(fault)
     }
 
-    pub(super) fn set_len(&mut self, caller: &Caller<'_>, len: u64) -> io::Result<()> {
+    pub(super) fn set_len(&mut self, caller: Caller, len: u64) -> io::Result<()> {
         self.alive(caller.generation)?;
         let new_len = position(len)?;
-        let fault = self.faults.meet(OpKind::SetLen, caller.path, (len, 0), &mut self.rng);
+        let fault = self.meet_at(OpKind::SetLen, caller, (len, 0));
         if fault.is_none() || (stops(fault) && self.rng.percent(50)) {
             let before = self.file(caller.inode).content.pages();
             self.file(caller.inode).content.set_len(new_len);
@@ -374,7 +378,7 @@ impl Disk {
         self.fail_by(fault)
     }
 
-    pub(super) fn len(&mut self, caller: &Caller<'_>) -> io::Result<u64> {
+    pub(super) fn len(&mut self, caller: Caller) -> io::Result<u64> {
         self.alive(caller.generation)?;
         Ok(self.file(caller.inode).content.len())
     }
@@ -407,6 +411,12 @@ impl Disk {
     fn meet(&mut self, kind: OpKind, path: &Path, span: (u64, u64)) -> io::Result<()> {
         let fault = self.faults.meet(kind, path, span, &mut self.rng);
         self.fail_by(fault)
+    }
+
+    /// What is wrong with an operation on the content of a file.
+    fn meet_at(&mut self, kind: OpKind, caller: Caller, span: (u64, u64)) -> Option<DiskFault> {
+        let path = &self.files[&caller.inode].path;
+        self.faults.meet(kind, path, span, &mut self.rng)
     }
 
     fn fail_by(&mut self, fault: Option<DiskFault>) -> io::Result<()> {

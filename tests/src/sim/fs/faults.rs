@@ -73,7 +73,7 @@ pub struct Operation {
     pub number: u64,
     /// What was done.
     pub kind: OpKind,
-    /// The file or folder, as it was named when it was opened; of a rename, the new name.
+    /// The file or folder, as it is named now or was last; of a rename, the new name.
     pub path: PathBuf,
     /// Where, in bytes; of `SetLen` the new length.
     pub offset: u64,
@@ -216,15 +216,15 @@ impl Faults {
     }
 }
 
-pub(super) fn eio() -> io::Error {
+pub(in crate::sim) fn eio() -> io::Error {
     io::Error::from_raw_os_error(EIO)
 }
 
-pub(super) fn enospc() -> io::Error {
+pub(in crate::sim) fn enospc() -> io::Error {
     io::Error::from_raw_os_error(ENOSPC)
 }
 
 /// What every operation of a process that no longer runs gets.
-pub(super) fn gone() -> io::Error {
+pub(in crate::sim) fn gone() -> io::Error {
     io::Error::other("the simulated process has ended")
 }

@@ -13,7 +13,6 @@ struct SimFile {
     fs: SimFs,
     inode: Inode,
     generation: u64,
-    path: PathBuf,
 }
 
 struct SimLock {
@@ -25,7 +24,7 @@ struct SimLock {
 impl FileSystem for SimFs {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>> {
         let (inode, generation) = self.disk.lock().open(path, mode)?;
-        Ok(Box::new(SimFile { fs: self.clone(), inode, generation, path: path.to_owned() }))
+        Ok(Box::new(SimFile { fs: self.clone(), inode, generation }))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
@@ -63,36 +62,36 @@ impl FileSystem for SimFs {
 }
 
 impl SimFile {
-    fn caller(&self) -> Caller<'_> {
-        Caller { generation: self.generation, inode: self.inode, path: &self.path }
+    fn caller(&self) -> Caller {
+        Caller { generation: self.generation, inode: self.inode }
     }
 }
 
 impl File for SimFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.fs.disk.lock().read_at(&self.caller(), offset, buffer)
+        self.fs.disk.lock().read_at(self.caller(), offset, buffer)
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.fs.disk.lock().write_at(&self.caller(), offset, data)
+        self.fs.disk.lock().write_at(self.caller(), offset, data)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.fs.disk.lock().sync_data(&self.caller())
+        self.fs.disk.lock().sync_data(self.caller())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.fs.disk.lock().set_len(&self.caller(), len)
+        self.fs.disk.lock().set_len(self.caller(), len)
     }
 
     fn len(&self) -> io::Result<u64> {
-        self.fs.disk.lock().len(&self.caller())
+        self.fs.disk.lock().len(self.caller())
     }
 }
 
 impl Drop for SimFile {
     fn drop(&mut self) {
-        self.fs.disk.lock().close(&self.caller());
+        self.fs.disk.lock().close(self.caller());
     }
 }
 

@@ -208,6 +208,16 @@ fn rates_fail_operations_and_count_what_they_hit() {
 }
 
 #[test]
+fn an_operation_names_its_file_as_it_is_named_now() {
+    let disk = disk_with("part", b"x");
+    let file = disk.open(path("part"), OpenMode::Existing).unwrap();
+    disk.rename(path("part"), path("whole")).unwrap();
+    disk.set_rates(FaultRates { sync_error: 1_000_000, ..FaultRates::default() });
+    file.sync_data().unwrap_err();
+    assert_eq!(disk.take_fired()[0].operation.path, path("whole"));
+}
+
+#[test]
 fn a_full_disk_takes_what_fits_and_overwriting_needs_nothing() {
     let disk = SimFs::new(1);
     disk.set_capacity(Some(4 * PAGE_BYTES));

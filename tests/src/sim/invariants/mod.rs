@@ -40,7 +40,7 @@ use super::history::{Event, History};
 
 pub use a_start_uses_the_checkpoint::AStartUsesTheCheckpoint;
 pub use acknowledged_is_recovered::AcknowledgedIsRecovered;
-pub use blame::Blame;
+pub use blame::{Blame, During, Ending};
 pub use compaction_spares_the_readable::CompactionSparesTheReadable;
 pub use ends_only_when_the_disk_fails::EndsOnlyWhenTheDiskFails;
 pub use errors_are_those_of_the_api::ErrorsAreThoseOfTheApi;

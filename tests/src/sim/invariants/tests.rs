@@ -8,6 +8,7 @@ use quorate_proto::etcdserverpb::{
 };
 
 use quorate_server::mvcc::Sizes;
+use quorate_server::storage::data_dir::exit;
 
 use super::*;
 use crate::model::{Model, Refusal, Reply, Request};
@@ -245,18 +246,10 @@ fn a_compacted_revision_is_explained_by_the_request_that_fits_as_a_whole() {
 
 #[test]
 fn a_member_that_ends_for_no_reason_or_lies_about_its_size_is_found() {
-    let (disk_failed, lacks_room) = (true, true);
-    for blame in [
-        Blame { disk_failed, ..Blame::default() },
-        Blame { lacks_room, ..Blame::default() },
-        Blame { disk_failed, lacks_room },
-    ] {
-        assert_eq!(EndsOnlyWhenTheDiskFails::failed("it failed", blame), Ok(()));
-        assert_eq!(StartsAgainByItself::failed("it failed", blame), Ok(()));
-    }
+    let ending = Ending { exit_code: exit::DISK, text: "it failed".to_owned() };
     let failed = Err("it failed".to_owned());
-    assert_eq!(EndsOnlyWhenTheDiskFails::failed("it failed", Blame::default()), failed);
-    assert_eq!(StartsAgainByItself::failed("it failed", Blame::default()), failed);
+    assert_eq!(EndsOnlyWhenTheDiskFails::failed(&ending, &Blame::default()), failed);
+    assert_eq!(StartsAgainByItself::failed(&ending, &Blame::default()), failed);
     assert!(StartsAgainByItself::hangs().is_err());
     assert!(EveryRequestIsAnswered::turns_ended(1).is_err());
     let sizes = Sizes { in_use_bytes: 10, total_bytes: 20 };

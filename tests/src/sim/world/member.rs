@@ -38,7 +38,7 @@ use super::plan::MemberPlan;
 use crate::sim::coverage::Activity;
 use crate::sim::fs::SimFs;
 use crate::sim::history::StoredRow;
-use crate::sim::invariants::{Violation, VotesAreKept};
+use crate::sim::invariants::{Ending, Violation, VotesAreKept};
 use crate::sim::leases::{SeenLease, SeenLeases};
 
 const CLUSTER_ID: u64 = 0xc1;
@@ -108,12 +108,12 @@ impl Member {
     ///
     /// # Errors
     /// Outer: it forgot something. Inner: why it does not start.
-    pub(super) fn start(&mut self) -> Result<Result<Life, String>, Violation> {
+    pub(super) fn start(&mut self) -> Result<Result<Life, Ending>, Violation> {
         self.boots += 1;
         let setup = self.setup();
         let recovered = match recover(&setup, &Progress::default()) {
             Ok(recovered) => recovered,
-            Err(error) => return Ok(Err(error.to_string())),
+            Err(error) => return Ok(Err(Ending::from(&error))),
         };
         let hard_state = recovered.replica.log.hard_state;
         self.votes
@@ -124,7 +124,7 @@ impl Member {
         let metrics = (self.metrics.clone(), work.clone());
         let assembled = match assemble(&setup, recovered, self.options(), metrics) {
             Ok(assembled) => assembled,
-            Err(error) => return Ok(Err(error.to_string())),
+            Err(error) => return Ok(Err(Ending::from(&error))),
         };
         let Assembled { handle, worker, mut reserve, data_dir, core } = assembled;
         reserve.set_aside();

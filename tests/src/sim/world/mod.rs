@@ -57,6 +57,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant { name: "hand-over-twice", seeds_max: 20 },
     Mutant { name: "live-event-lost", seeds_max: 50 },
     Mutant { name: "expiry-forgotten", seeds_max: 20 },
+    Mutant { name: "checkpoint-needs-room", seeds_max: 50 },
+    Mutant { name: "rewrite-needs-disk", seeds_max: 20 },
 ];
 
 fn mistake(name: &str) -> Mistake {
@@ -79,6 +81,8 @@ fn mistake(name: &str) -> Mistake {
         "hand-over-twice" => Mistake::HandOverTwice,
         "live-event-lost" => Mistake::LiveEventLost,
         "expiry-forgotten" => Mistake::ExpiryForgotten,
+        "checkpoint-needs-room" => Mistake::CheckpointNeedsRoom,
+        "rewrite-needs-disk" => Mistake::RewriteNeedsDisk,
         _ => panic!("{name} is a mutant without a mistake"),
     }
 }

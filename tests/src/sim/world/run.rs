@@ -24,8 +24,9 @@ use crate::sim::coverage::{Activity, Coverage, Fault};
 use crate::sim::fs::{DiskFault, FaultRates, SimFs};
 use crate::sim::history::Event;
 use crate::sim::invariants::{
-    AStartUsesTheCheckpoint, Blame, EndsOnlyWhenTheDiskFails, EveryRequestIsAnswered, QuotaHolds,
-    Referee, SizesAreThoseOfTheRows, StartsAgainByItself, Violation, WhatIsStoredCanBeRead, named,
+    AStartUsesTheCheckpoint, Blame, During, Ending, EndsOnlyWhenTheDiskFails,
+    EveryRequestIsAnswered, QuotaHolds, Referee, SizesAreThoseOfTheRows, StartsAgainByItself,
+    Violation, WhatIsStoredCanBeRead, named,
 };
 use crate::sim::rng::{MILLION, Rng};
 use crate::sim::trace::Trace;
@@ -166,10 +167,10 @@ impl Run {
 
     /// What the disk did in this life.
     fn blame(&self) -> Blame {
-        let needed_bytes = 2 * self.plan.member.store.segment_bytes;
+        let needed_bytes = self.plan.member.store.segment_bytes;
         let space = self.disk().space(Path::new("data"));
-        let lacks_room = space.is_ok_and(|space| space.free_bytes < needed_bytes);
-        Blame { disk_failed: self.faults.disk_failed, lacks_room }
+        let has_room = space.is_ok_and(|space| space.free_bytes >= needed_bytes);
+        self.faults.blame.with_room(has_room)
     }
 
     fn heal(&mut self) {
@@ -181,7 +182,7 @@ impl Run {
 
     fn start(&mut self) -> Result<Option<Life>, Violation> {
         self.doing = Activity::Recovery;
-        self.faults.disk_failed = false;
+        self.faults.blame = Blame::default();
         self.faults.frozen = Frozen::default();
         self.break_the_disk();
         let started = self.member.start()?;
@@ -191,16 +192,16 @@ impl Run {
                 self.record
                     .trace
                     .line(format_args!("start {}: {:?}", self.record.restarts, life.report));
-                let is_there = self.seen.has_checkpoint && !self.faults.disk_failed;
                 let (reads_all, report) =
                     (reads_all_rows(&life.report), format!("{:?}", life.report));
+                let is_there = self.seen.has_checkpoint;
                 let read = AStartUsesTheCheckpoint::read(is_there, reads_all, report);
                 named(AStartUsesTheCheckpoint::NAME, read)?;
                 Ok(Some(life))
             }
-            Err(error) => {
-                self.record.trace.line(format_args!("cannot start: {error}"));
-                let excused = StartsAgainByItself::failed(&error, self.blame());
+            Err(ending) => {
+                self.record.trace.line(format_args!("cannot start: {}", ending.text));
+                let excused = StartsAgainByItself::failed(&ending, &self.blame());
                 named(StartsAgainByItself::NAME, excused)?;
                 // A person makes room.
                 if self.rng.percent(50) {
@@ -255,7 +256,9 @@ impl Run {
         let is_hit = self.met_faults();
         let Inspection { state, cost_bytes } = match inspected {
             Err(_) if self.disk().is_down() => return Ok(Some(End::Down)),
-            Err(_) if is_hit => return Ok(Some(End::Failed)),
+            Err(error) if is_hit && self.faults.blame.explains(&error) => {
+                return Ok(Some(End::Failed));
+            }
             inspected => named(WhatIsStoredCanBeRead::NAME, inspected)?,
         };
         let revision = state.current_revision;
@@ -376,6 +379,7 @@ impl Run {
             Turn::Segment => {
                 self.doing = Activity::Rotation;
                 life.segment_step();
+                self.note_faults(During::Preparation);
             }
             Turn::Trouble => {}
         }
@@ -406,7 +410,7 @@ impl Run {
         }
         if let Err(error) = turned {
             self.record.trace.line(format_args!("ended: {error}"));
-            let excused = EndsOnlyWhenTheDiskFails::failed(&error.to_string(), self.blame());
+            let excused = EndsOnlyWhenTheDiskFails::failed(&Ending::from(&error), &self.blame());
             named(EndsOnlyWhenTheDiskFails::NAME, excused)?;
             life.failed(error);
             return Ok(Some(End::Failed));
@@ -493,7 +497,8 @@ impl Run {
                 Ok(true)
             }
             Err(error) => {
-                let excused = EndsOnlyWhenTheDiskFails::failed(&error.to_string(), self.blame());
+                let excused =
+                    EndsOnlyWhenTheDiskFails::failed(&Ending::from(&error), &self.blame());
                 named(EndsOnlyWhenTheDiskFails::NAME, excused).map(|()| false)
             }
         }

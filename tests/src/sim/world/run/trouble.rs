@@ -4,6 +4,7 @@ use super::super::member::Life;
 use super::{End, Run};
 use crate::sim::coverage::{Activity, Fault};
 use crate::sim::fs::{DiskFault, FaultRates, Fired, OpKind, Operation};
+use crate::sim::invariants::{Blame, During};
 
 /// What goes wrong in a life of the member.
 #[derive(Default)]
@@ -13,8 +14,8 @@ pub(in super::super) struct Faults {
     /// Decides what a power cut loses, beside the run itself.
     pub(in super::super) lose: u64,
     pub(super) planned: Option<DiskFault>,
-    /// A fault that may end the process happened in this life.
-    pub(super) disk_failed: bool,
+    /// What may end this life.
+    pub(super) blame: Blame,
     /// What fails by chance once this life serves.
     pub(super) rates: FaultRates,
     pub(super) frozen: Frozen,
@@ -85,11 +86,18 @@ impl Run {
 
     /// Notes the faults that happened; whether there were any.
     pub(super) fn met_faults(&mut self) -> bool {
+        let is_starting = self.doing == Activity::Recovery;
+        self.note_faults(if is_starting { During::Start } else { During::Service })
+    }
+
+    /// As [`Run::met_faults`], of something that is over.
+    pub(super) fn note_faults(&mut self, during: During) -> bool {
         let fired = self.disk().take_fired();
         let is_hit = !fired.is_empty();
-        for Fired { fault, operation } in fired {
+        for fired in fired {
+            self.faults.blame.met(&fired, during);
+            let Fired { fault, operation } = fired;
             self.record.trace.line(format_args!("{fault:?} in {operation}"));
-            self.faults.disk_failed = true;
             if matches!(fault, DiskFault::Crash | DiskFault::Kill) {
                 self.faults.planned = Some(fault);
                 self.record.was_cut = true;
@@ -138,13 +146,9 @@ impl Run {
 /// What is going on when an operation on this file fails.
 fn activity_of(operation: &Operation, doing: Activity) -> Activity {
     let path = operation.path.to_string_lossy();
-    // A segment is written under the name by which it was prepared; its first write names whose it is.
-    let is_append = match operation.kind {
-        OpKind::Write => operation.offset > 0,
-        kind => kind == OpKind::Sync,
-    };
     if path.contains("/wal") {
-        let is_append = is_append && doing != Activity::Rotation;
+        let is_segment = path.ends_with(".wal");
+        let is_append = is_segment && matches!(operation.kind, OpKind::Write | OpKind::Sync);
         return if is_append { Activity::Append } else { Activity::Rotation };
     }
     if path.contains("/index") {
