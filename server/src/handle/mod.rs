@@ -137,6 +137,15 @@ impl Handle {
         if self.status().raft.leads_alone.load(Ordering::Acquire) {
             return Ok(());
         }
+        self.confirm().await
+    }
+
+    /// As [`Handle::linearize`], always with a round: the owner must have its turn, which it does not get
+    /// while the disk of the log does not answer. For checks of health.
+    ///
+    /// # Errors
+    /// As [`Handle::linearize`].
+    pub async fn confirm(&self) -> Result<(), RequestError> {
         let id = self.next_id();
         match self.ask_in_time(id, Event::ReadIndex { id }).await? {
             Reply::ReadReady => Ok(()),

@@ -1,6 +1,8 @@
 //! `/health`, `/livez` and `/readyz`.
 //!
 //! `/livez` fails only when a restart would help: while the index is loaded a member is alive, and not ready.
+//! A read of the present state asks the owner, who does not answer while the disk of the log hangs. One of a
+//! past state is served from memory as long as the index is there, so nothing is read for the check.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -91,7 +93,7 @@ async fn reason(site: &Site, query: &Query) -> String {
     let read = if query.serializable {
         readable(status.ready.load(Relaxed))
     } else {
-        match handle.linearize().await {
+        match handle.confirm().await {
             Ok(()) => readable(status.ready.load(Relaxed)),
             Err(error) => Err(describe(error)),
         }
@@ -163,7 +165,7 @@ async fn run(site: &Site, kind: &str, check: Check) -> Result<(), String> {
         Check::SerializableRead => {
             readable(status.ready.load(Relaxed)).map_err(|error| format!("range error: {error}"))
         }
-        Check::LinearizableRead => match handle.linearize().await {
+        Check::LinearizableRead => match handle.confirm().await {
             Ok(()) => Ok(()),
             Err(error) => Err(format!("range error: {}", describe(error))),
         },
@@ -199,7 +201,35 @@ fn render(results: &[(&str, Result<(), String>)], verbose: bool) -> Page {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use super::*;
+    use crate::telemetry::Metrics;
+
+    /// As when the sync of its log hangs, in a member that led alone just before.
+    #[tokio::test]
+    async fn a_member_whose_owner_does_not_answer_is_not_healthy_but_alive() {
+        let handle = crate::handle::tests::handle(Some(Duration::from_millis(1)));
+        let status = handle.status();
+        status.raft.leads_alone.store(true, std::sync::atomic::Ordering::Release);
+        status.raft.leader_id.store(1, Relaxed);
+        status.ready.store(true, Relaxed);
+        let site = Site::new(handle, Arc::new(Metrics::new(&[], false)), 0);
+        let query = Query::default();
+        let page = health(&site, &query).await;
+        assert_eq!(page.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(
+            page.body().contains("RANGE ERROR:etcdserver: request timed out"),
+            "{}",
+            page.body()
+        );
+        let ready = readyz(&site, None, &query).await.unwrap();
+        assert!(ready.body().contains("[-]linearizable_read failed"), "{}", ready.body());
+        assert_eq!(livez(&site, None, &query).await.unwrap().status(), StatusCode::OK);
+        let serializable = Query { serializable: true, ..query };
+        assert_eq!(health(&site, &serializable).await.status(), StatusCode::OK);
+    }
 
     #[test]
     fn queries_are_read_as_they_are_sent_by_probes() {
