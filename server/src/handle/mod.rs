@@ -259,6 +259,9 @@ impl Handle {
 
     /// Publishes members and alarms. Only the owner calls this.
     pub fn publish_records(&self, members: Vec<Member>, alarms: Vec<Alarm>) {
+        let own = self.status().member_id.load(Ordering::Relaxed);
+        let is_learner = members.iter().any(|member| member.id == own && member.is_learner);
+        self.status().raft.is_learner.store(is_learner, Ordering::Relaxed);
         *self.shared.members.write() = Arc::new(members);
         *self.shared.alarms.write() = Arc::new(alarms);
     }

@@ -49,10 +49,12 @@ impl Query {
         let mut parsed = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            match name {
+            let decode = |text| percent_encoding::percent_decode_str(text).decode_utf8_lossy();
+            let value = decode(value);
+            match decode(name).as_ref() {
                 "verbose" => parsed.verbose = true,
                 "serializable" => parsed.serializable = value == "true",
-                "exclude" => parsed.excluded.push(value.to_owned()),
+                "exclude" => parsed.excluded.push(value.into_owned()),
                 _ => {}
             }
         }
@@ -120,40 +122,52 @@ fn alarm_name(alarm: &Alarm) -> &'static str {
     }
 }
 
-/// `/livez` and `/livez/<check>`; `None` if there is no such check.
-pub(super) async fn livez(site: &Site, check: Option<&str>, query: &Query) -> Option<Page> {
-    probe(site, "livez", &LIVE, check, query).await
+/// A page of several checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Probe {
+    /// `/livez`.
+    Live,
+    /// `/readyz`.
+    Ready,
 }
 
-/// `/readyz` and `/readyz/<check>`; `None` if there is no such check.
-pub(super) async fn readyz(site: &Site, check: Option<&str>, query: &Query) -> Option<Page> {
-    probe(site, "readyz", &READY, check, query).await
-}
-
-async fn probe(
-    site: &Site,
-    kind: &'static str,
-    checks: &[Check],
-    only: Option<&str>,
-    query: &Query,
-) -> Option<Page> {
-    let wanted: Vec<Check> = match only {
-        Some(name) => checks.iter().copied().filter(|check| check.name() == name).collect(),
-        None => checks.iter().copied().filter(|check| !query.excludes(check.name())).collect(),
-    };
-    if only.is_some() && wanted.is_empty() {
-        return None;
+impl Probe {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Live => "livez",
+            Self::Ready => "readyz",
+        }
     }
-    let mut results = Vec::with_capacity(wanted.len());
-    for check in wanted {
-        let result = run(site, kind, check).await;
-        count(site, kind, check, result.is_ok());
-        results.push((check.name(), result));
+
+    fn checks(self) -> &'static [Check] {
+        match self {
+            Self::Live => &LIVE,
+            Self::Ready => &READY,
+        }
     }
-    Some(render(&results, query.verbose))
+
+    /// Whether it has a check of this name.
+    pub(super) fn has(self, check: &str) -> bool {
+        self.checks().iter().any(|known| known.name() == check)
+    }
+
+    /// What the checks say; of one only if it is named.
+    pub(super) async fn page(self, site: &Site, only: Option<&str>, query: &Query) -> Page {
+        let is_wanted = |check: &&Check| match only {
+            Some(name) => check.name() == name,
+            None => !query.excludes(check.name()),
+        };
+        let mut results = Vec::new();
+        for &check in self.checks().iter().filter(is_wanted) {
+            let result = run(site, self, check).await;
+            count(site, self.name(), check, result.is_ok());
+            results.push((check.name(), result));
+        }
+        render(&results, query.verbose)
+    }
 }
 
-async fn run(site: &Site, kind: &str, check: Check) -> Result<(), String> {
+async fn run(site: &Site, probe: Probe, check: Check) -> Result<(), String> {
     let handle = site.handle();
     let status = handle.status();
     match check {
@@ -161,7 +175,7 @@ async fn run(site: &Site, kind: &str, check: Check) -> Result<(), String> {
             let corrupt = handle.alarms().iter().any(|alarm| alarm.kind == AlarmKind::Corrupt);
             if corrupt { Err("alarm activated: CORRUPT".to_owned()) } else { Ok(()) }
         }
-        Check::SerializableRead if kind == "livez" => Ok(()),
+        Check::SerializableRead if probe == Probe::Live => Ok(()),
         Check::SerializableRead => {
             readable(status.ready.load(Relaxed)).map_err(|error| format!("range error: {error}"))
         }
@@ -224,9 +238,9 @@ mod tests {
             "{}",
             page.body()
         );
-        let ready = readyz(&site, None, &query).await.unwrap();
+        let ready = Probe::Ready.page(&site, None, &query).await;
         assert!(ready.body().contains("[-]linearizable_read failed"), "{}", ready.body());
-        assert_eq!(livez(&site, None, &query).await.unwrap().status(), StatusCode::OK);
+        assert_eq!(Probe::Live.page(&site, None, &query).await.status(), StatusCode::OK);
         let serializable = Query { serializable: true, ..query };
         assert_eq!(health(&site, &serializable).await.status(), StatusCode::OK);
     }
@@ -237,6 +251,7 @@ mod tests {
         assert!(query.verbose && query.serializable && query.excludes("a") && query.excludes("b"));
         assert!(!query.excludes("c"));
         assert!(!Query::parse("serializable=1").serializable);
+        assert!(Query::parse("%65xclude=non%5Flearner&%ff").excludes("non_learner"));
         assert_eq!(Query::parse(""), Query::default());
     }
 
