@@ -11,7 +11,8 @@
 //! ```
 //!
 //! One thread owns a [`Wal`]: it appends a batch with one write, and syncs once for as many batches as
-//! it likes. Nothing appended is durable before [`Wal::sync`] returns. After the first failure of a
+//! it likes. The first batch after a sync begins with a checksum once more: so a reader can tell what had
+//! been synced from what had not. Nothing appended is durable before [`Wal::sync`] returns. After the first failure of a
 //! write or a sync nobody knows what is on disk, so every later call fails: the process ends, and the
 //! next one reads what is there.
 //!
@@ -34,6 +35,7 @@ mod log;
 mod reader;
 mod record;
 mod replay;
+mod resync;
 mod segment;
 mod tail;
 
@@ -245,7 +247,8 @@ impl Wal {
         let entry_bytes_max = |entry: &Entry| record::ENTRY_OVERHEAD_MAX + entry.data.len() as u64;
         let bytes_max =
             entries.iter().map(entry_bytes_max).sum::<u64>() + record::HARD_STATE_BYTES_MAX;
-        let lost = mutants::on(Mutant::HardStateLost) && self.tail.is_full_for(bytes_max);
+        let lost = mutants::on(Mutant::HardStateLost)
+            && self.tail.is_full_for(bytes_max + record::CRC_FRAME_BYTES);
         let hard_state = hard_state.filter(|_| !lost);
         self.batch(bytes_max, |wal| {
             for entry in entries {
@@ -396,13 +399,21 @@ impl Wal {
     /// Writes what `encode` appends, at most `bytes_max`, into one segment.
     fn batch(&mut self, bytes_max: u64, encode: impl FnOnce(&mut Self)) -> Result<u64, WalError> {
         self.guarded(|wal| {
+            let bytes_max = bytes_max + record::CRC_FRAME_BYTES;
             if wal.tail.is_full_for(bytes_max) {
                 wal.rotate()?;
             }
             wal.encoder.clear();
+            if wal.tail.is_synced() {
+                wal.encoder.crc();
+            }
+            let mark_bytes = wal.encoder.bytes().len();
             encode(wal);
             let bytes = wal.encoder.bytes();
             debug_assert!(bytes.len() as u64 <= bytes_max, "{} > {bytes_max}", bytes.len());
+            if bytes.len() == mark_bytes {
+                return Ok(0);
+            }
             wal.tail.append(bytes)?;
             if let Some(last) = wal.segments.back_mut() {
                 last.bytes = last.bytes.max(wal.tail.offset());

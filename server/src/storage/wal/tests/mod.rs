@@ -121,9 +121,11 @@ fn the_bytes_are_those_of_etcd() {
     let mut crc = 0;
     let mut expected = vec![4, 0, 0, 0, 0, 0, 0, 0x84];
     expected.extend([0x08, 4, 0x10, 0, 0, 0, 0, 0]);
-    let records: [(u8, &[u8]); 4] = [
+    let records: [(u8, &[u8]); 5] = [
         (1, &[0x08, 0xa1, 0x01, 0x10, 0xc1, 0x01]),
         (5, &[0x08, 0, 0x10, 0]),
+        // What is before it was synced.
+        (4, &[]),
         (2, &[0x08, 0, 0x10, 2, 0x18, 1, 0x22, 3, 1, 31, 63]),
         (3, &[0x08, 2, 0x10, 0xa1, 0x01, 0x18, 1]),
     ];
@@ -131,8 +133,10 @@ fn the_bytes_are_those_of_etcd() {
         crc = crc32c::crc32c_append(crc, data);
         let mut record = vec![0x08, kind, 0x10];
         prost::encoding::encode_varint(crc.into(), &mut record);
-        record.extend([0x1a, u8::try_from(data.len()).unwrap()]);
-        record.extend(data);
+        if kind != 4 {
+            record.extend([0x1a, u8::try_from(data.len()).unwrap()]);
+            record.extend(data);
+        }
         let padding = (8 - record.len() % 8) % 8;
         let flag = if padding == 0 { 0 } else { 0x80 | u8::try_from(padding).unwrap() };
         expected.extend([u8::try_from(record.len()).unwrap(), 0, 0, 0, 0, 0, 0, flag]);
