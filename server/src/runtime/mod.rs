@@ -3,6 +3,7 @@
 mod apply_laps;
 mod background;
 mod compactions;
+mod ending;
 mod lock_times;
 mod log;
 mod owner;
@@ -77,8 +78,8 @@ pub struct Running {
     pub handle: Handle,
     owner: JoinHandle<Result<(), RunError>>,
     ended: tokio::sync::oneshot::Receiver<()>,
-    // Its lock is held until the threads have ended.
-    _data_dir: DataDir,
+    // Each thread that writes holds it too, so its lock is held until the last of them has ended.
+    _data_dir: Arc<DataDir>,
 }
 
 /// Why a start ends. Nothing was lost.
@@ -273,9 +274,11 @@ pub fn start(
     let tick = options.tick;
     let assembled = assemble(setup, recovered, options, (metrics, work.clone()))?;
     let Assembled { handle, worker, mut reserve, data_dir, core } = assembled;
-    let place = (setup.fs.clone(), data_dir.path().to_owned());
+    let data_dir = Arc::new(data_dir);
+    let place = (setup.fs.clone(), data_dir.clone());
     let background = Background::spawn(worker, (work, queue), place)?;
-    let owner = Owner::new(core, handle.clone(), Threads(background));
+    let threads = Threads::new(background, data_dir.clone());
+    let owner = Owner::new(core, handle.clone(), threads);
     let (end, ended) = tokio::sync::oneshot::channel();
     let owner = std::thread::Builder::new()
         .name("owner".into())
