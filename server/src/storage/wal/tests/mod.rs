@@ -265,15 +265,33 @@ fn a_recycled_segment_holds_nothing_of_its_former_life() {
 }
 
 #[test]
-fn a_batch_longer_than_a_segment_goes_into_one_of_its_own() {
+fn a_batch_longer_than_a_segment_goes_into_several() {
+    let fs = TestFs::default();
+    let mut wal = create(&fs, SMALL);
+    wal.append_conf_state(0, 0, &conf(&[1, 2, 3])).unwrap();
+    let written = wal.append(&entries(1..=100, 1), Some(&state(1, 1))).unwrap();
+    assert!(written > 100 * 300);
+    wal.sync().unwrap();
+    assert!(wal.segments() > 7);
+    for path in segment_paths(&fs) {
+        // A start copies the last one: on a full disk into the space of the reserve.
+        assert_eq!(fs.bytes(&path).len() as u64, SMALL.segment_bytes, "{}", path.display());
+    }
+    let (_, contents) = open(&fs, 0);
+    assert_eq!(contents.entries, entries(1..=100, 1));
+    assert_eq!(contents.hard_state, state(1, 1));
+}
+
+#[test]
+fn an_entry_longer_than_a_segment_goes_into_one_of_its_own() {
     let fs = TestFs::default();
     let mut wal = create(&fs, SMALL);
     let long = [entry(1, 1, 10_000), entry(2, 1, 9_000)];
     wal.append(&long, Some(&state(1, 1))).unwrap();
-    assert_eq!(wal.segments(), 1);
+    assert_eq!(wal.segments(), 2);
     wal.append(&entries(3..=3, 1), None).unwrap();
     wal.sync().unwrap();
-    assert_eq!(wal.segments(), 2);
+    assert_eq!(wal.segments(), 3);
     let (_, contents) = open(&fs, 0);
     assert_eq!(contents.entries, [&long[..], &entries(3..=3, 1)].concat());
 }
