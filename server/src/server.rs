@@ -23,7 +23,7 @@ use crate::state_machine::Member;
 use crate::storage::checkpoint::CHECKPOINT_BYTES;
 use crate::storage::fs::SharedFs;
 use crate::storage::os_fs::{OsFs, is_open_to_others};
-use crate::storage::reserve::RESERVE_BYTES;
+use crate::storage::reserve::bytes_for_start;
 use crate::storage::wal::{ENTRY_DATA_BYTES_MAX, WalOptions};
 use crate::telemetry::Metrics;
 
@@ -414,7 +414,7 @@ fn options(config: &Config, setup: &Setup) -> Result<Options, ServerError> {
         slow_apply: config.monitor.warning_apply,
         lease_ttl_min_s: lease_ttl_min_s(election),
         checkpoint_bytes: CHECKPOINT_BYTES,
-        reserve_bytes: RESERVE_BYTES,
+        reserve_bytes: bytes_for_start(&setup.wal, config.limits.request_bytes_max),
     })
 }
 

@@ -283,7 +283,7 @@ pub fn start(
     let owner = std::thread::Builder::new()
         .name("owner".into())
         .spawn(move || {
-            // Writing the reserve takes as long as the disk needs for 64 MiB: beside, not before.
+            // Writing the reserve takes as long as the disk needs for 80 MiB: beside, not before.
             let (running, ended) = mpsc::channel();
             let reserving = std::thread::spawn(move || {
                 reserve.keep_aside(&ended, RESERVE_INTERVAL);

@@ -10,7 +10,7 @@
 //! mark, entry 7, state | mark, entry 8, state | mark, ent........te | 0 0 0     9 was not: cut
 //! ```
 //!
-//! A mark counts only with a record behind it that continues its checksum. What lies in the hole's own record
+//! Of the very last batch nobody can tell, and nothing was written that relied on it. A mark counts only with a record behind it that continues its checksum. What lies in the hole's own record
 //! is not looked at if its head is there: a value may be anything, a log too.
 
 use super::WalError;
