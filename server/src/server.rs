@@ -22,8 +22,8 @@ use crate::runtime::{self, Options, Progress, RecoverError, Recovered, Report, R
 use crate::state_machine::Member;
 use crate::storage::checkpoint::CHECKPOINT_BYTES;
 use crate::storage::fs::SharedFs;
-use crate::storage::os_fs::OsFs;
-use crate::storage::reserve::RESERVE_BYTES;
+use crate::storage::os_fs::{OsFs, is_open_to_others};
+use crate::storage::reserve::bytes_for_start;
 use crate::storage::wal::{ENTRY_DATA_BYTES_MAX, WalOptions};
 use crate::telemetry::Metrics;
 
@@ -140,6 +140,7 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
+    warn_of_open_folders(&setup);
     log_recovery(&setup.data_dir, &recovered.report);
     let options = options(config, &setup)?;
     let running = runtime::start(&setup, recovered, options, metrics.clone())?;
@@ -415,7 +416,7 @@ fn options(config: &Config, setup: &Setup) -> Result<Options, ServerError> {
         slow_apply: config.monitor.warning_apply,
         lease_ttl_min_s: lease_ttl_min_s(election),
         checkpoint_bytes: CHECKPOINT_BYTES,
-        reserve_bytes: RESERVE_BYTES,
+        reserve_bytes: bytes_for_start(&setup.wal, config.limits.request_bytes_max),
     })
 }
 
@@ -438,6 +439,16 @@ fn random() -> Result<u64, ServerError> {
     getrandom::u64().map_err(|error| {
         ServerError::Io(std::io::Error::other(format!("the system has no randomness: {error}")))
     })
+}
+
+/// Says which folders others may look into: they hold every secret of the cluster. etcd warns too.
+fn warn_of_open_folders(setup: &Setup) {
+    for folder in std::iter::once(&setup.data_dir).chain(&setup.wal_dir) {
+        if is_open_to_others(folder).unwrap_or(false) {
+            let folder = folder.display();
+            tracing::warn!(%folder, "others may look into the data: allow its owner only (0700)");
+        }
+    }
 }
 
 fn log_recovery(data_dir: &Path, report: &Report) {

@@ -14,6 +14,7 @@ use quorate_server::mvcc::{Limits, RowsError};
 use quorate_server::replica::{self, AutoCompaction, FlushLimits, LeaseConfig};
 use quorate_server::runtime::{
     Assembled, Beside, Options, Owner, Progress, RunError, SegmentJob, Setup, assemble, recover,
+    start,
 };
 use quorate_server::state_machine::{FlushBatch, Member};
 use quorate_server::storage::wal::WalOptions;
@@ -31,8 +32,8 @@ impl Beside for Dead {
     }
 }
 
-/// A member that leads alone.
-fn leader() -> (Owner<Dead>, Handle) {
+/// A member that is alone.
+fn alone() -> (Setup, Options) {
     let member = Member { id: 1, name: "one".into(), ..Member::default() };
     let setup = Setup {
         fs: SimFs::new(1).shared(),
@@ -74,6 +75,12 @@ fn leader() -> (Owner<Dead>, Handle) {
         checkpoint_bytes: 1 << 20,
         reserve_bytes: 0,
     };
+    (setup, options)
+}
+
+/// One that leads.
+fn leader() -> (Owner<Dead>, Handle) {
+    let (setup, options) = alone();
     let recovered = recover(&setup, &Progress::default()).expect("the disk works");
     let metrics = Arc::new(Metrics::new(&[], false));
     let Assembled { core, handle, .. } =
@@ -104,6 +111,25 @@ fn an_orderly_end_hears_that_the_flusher_fails_while_it_waits_for_it() {
     handle.fail(&RowsError::Io("the disk is gone".into()));
     let delivery = handle.mailbox().take(Instant::now());
     assert!(matches!(owner.take(delivery), Err(RunError::Failed(_))));
+}
+
+/// The flusher went on for as long as the process, with a data dir that another process could lock.
+#[tokio::test]
+async fn a_member_that_has_ended_has_no_thread_left_that_writes() {
+    for fails in [true, false] {
+        let (setup, options) = alone();
+        let recovered = recover(&setup, &Progress::default()).expect("the disk works");
+        let metrics = Arc::new(Metrics::new(&[], false));
+        let running = start(&setup, recovered, options, metrics).expect("threads can be had");
+        if fails {
+            running.handle.fail(&RowsError::Io("the disk is gone".into()));
+        } else {
+            running.handle.stop();
+        }
+        assert_eq!(running.ended().await.is_err(), fails);
+        assert_eq!(Arc::strong_count(&setup.fs), 1, "whoever writes has the file system");
+        assert!(setup.fs.lock(&setup.data_dir.join("lock")).is_ok());
+    }
 }
 
 /// The time of a lease ran out while a sync hung, and its renewal waited behind the sync.

@@ -4,7 +4,9 @@
 //! the PATH or prints one line that begins with `skipped:`.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
 use std::io::{Seek as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -96,6 +98,18 @@ fn sigterm_ends_it_in_order() -> Outcome {
     server.restart()?;
     let request = RangeRequest { key: "kept".into(), ..Default::default() };
     assert_eq!(Session::open(&server.url())?.range(request)?.0.count, 1);
+    Ok(())
+}
+
+#[test]
+fn a_data_dir_that_others_may_enter_is_warned_of_at_the_start() -> Outcome {
+    const WARNING: &str = "others may look into the data";
+    let mut server = Server::start(&quorate()?)?;
+    assert!(!server.log().contains(WARNING), "it made the folder itself:\n{}", server.log());
+    assert_eq!(server.terminate()?, Some(0), "the exit code, with the log:\n{}", server.log());
+    std::fs::set_permissions(server.data_dir(), Permissions::from_mode(0o750))?;
+    server.restart()?;
+    assert!(server.log().contains(WARNING), "{}", server.log());
     Ok(())
 }
 

@@ -1,24 +1,26 @@
 //! What drives the flusher: a thread, or the simulator step by step.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::RunError;
+use super::ending::Ending;
 use crate::handle::{Handle, Stop};
 use crate::replica::Event;
 use crate::state_machine::FlushBatch;
+use crate::storage::data_dir::DataDir;
 use crate::storage::flusher::{Flusher, FlusherError, Step};
 use crate::storage::fs::SharedFs;
 use crate::telemetry::Metrics;
 
 /// How often the file system is asked what is left.
 const SPACE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a member that failed waits for a thread to put its work down.
+pub(super) const ABANDON_WAIT: Duration = Duration::from_secs(5);
 
 /// What the flusher is asked for. One flush at a time, so the channel stays short.
 pub enum Work {
@@ -28,12 +30,14 @@ pub enum Work {
     Rewrite(oneshot::Sender<Result<(), String>>),
     /// A last checkpoint, then the end.
     Stop,
+    /// The end without that: the owner failed. For the one who drives the flusher.
+    Abandon,
 }
 
 /// The thread, seen from the owner.
 pub(super) struct Background {
     work: Sender<Work>,
-    thread: JoinHandle<Result<(), FlusherError>>,
+    thread: Ending<Result<(), FlusherError>>,
 }
 
 /// The flusher, with those who want to know what it did.
@@ -66,6 +70,7 @@ impl Worker {
                 }
             }
             Work::Stop => self.flusher.begin_stop(),
+            Work::Abandon => {}
         }
     }
 
@@ -155,13 +160,11 @@ impl Background {
     pub(super) fn spawn(
         worker: Worker,
         (work, queue): (Sender<Work>, Receiver<Work>),
-        (fs, data_dir): (SharedFs, PathBuf),
+        (fs, data_dir): (SharedFs, Arc<DataDir>),
     ) -> Result<Self, RunError> {
-        let driver =
-            Driver { worker, queue, fs, data_dir, is_stopping: false, space_checked: None };
-        let thread = std::thread::Builder::new()
-            .name("flusher".into())
-            .spawn(move || driver.run())
+        let stopping = Stopping::No;
+        let driver = Driver { worker, queue, fs, stopping, space_checked: None, data_dir };
+        let thread = Ending::spawn("flusher", move || driver.run())
             .map_err(|error| RunError::Failed(format!("cannot start a thread: {error}")))?;
         Ok(Self { work, thread })
     }
@@ -179,21 +182,41 @@ impl Background {
             Err(_) => Err(RunError::Failed("the flusher thread panicked".into())),
         }
     }
+
+    /// Ends the thread after the step that it is at, unless that takes too long: a disk may hang.
+    pub(super) fn abandon(self) {
+        let _ = self.work.send(Work::Abandon);
+        // What it failed with is not the reason of this end, or the owner has heard of it.
+        if self.thread.within(ABANDON_WAIT).is_none() {
+            tracing::warn!("what flushes hangs: ending without it");
+        }
+    }
+}
+
+/// How a flusher ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stopping {
+    No,
+    /// When nothing is left to do.
+    InOrder,
+    AtOnce,
 }
 
 struct Driver {
     worker: Worker,
     queue: Receiver<Work>,
     fs: SharedFs,
-    data_dir: PathBuf,
-    is_stopping: bool,
+    stopping: Stopping,
     space_checked: Option<Instant>,
+    /// Locked until everything above is gone.
+    data_dir: Arc<DataDir>,
 }
 
 impl Driver {
     fn run(mut self) -> Result<(), FlusherError> {
         let result = self.work();
         match result {
+            Ok(()) if self.stopping == Stopping::AtOnce => Ok(()),
             Ok(()) => self.worker.close(),
             Err(error) => {
                 self.worker.failed(&error);
@@ -205,28 +228,33 @@ impl Driver {
     fn work(&mut self) -> Result<(), FlusherError> {
         let mut is_idle = false;
         loop {
-            if let Some(work) = self.next(is_idle) {
-                self.is_stopping |= matches!(work, Work::Stop);
-                self.worker.take(work);
+            match self.next(is_idle) {
+                Some(Work::Abandon) => {
+                    self.stopping = Stopping::AtOnce;
+                    return Ok(());
+                }
+                Some(work) => {
+                    if matches!(work, Work::Stop) {
+                        self.stopping = Stopping::InOrder;
+                    }
+                    self.worker.take(work);
+                }
+                None => {}
             }
             self.check_space();
             is_idle = matches!(self.worker.step()?, Step::Idle);
-            if is_idle && self.is_stopping {
+            if is_idle && self.stopping == Stopping::InOrder {
                 return Ok(());
             }
         }
     }
 
     fn next(&self, is_idle: bool) -> Option<Work> {
-        if !is_idle || self.is_stopping {
+        if !is_idle || self.stopping == Stopping::InOrder {
             return self.queue.try_recv().ok();
         }
-        match self.queue.recv_timeout(SPACE_INTERVAL) {
-            Ok(work) => Some(work),
-            Err(RecvTimeoutError::Timeout) => None,
-            // The owner is gone without a word: it failed, and has said so.
-            Err(RecvTimeoutError::Disconnected) => Some(Work::Stop),
-        }
+        // It never has no other end: the worker's own handle holds one. The owner says how to end.
+        self.queue.recv_timeout(SPACE_INTERVAL).ok()
     }
 
     fn check_space(&mut self) {
@@ -234,7 +262,7 @@ impl Driver {
             return;
         }
         self.space_checked = Some(Instant::now());
-        match self.fs.space(&self.data_dir) {
+        match self.fs.space(self.data_dir.path()) {
             Ok(space) => {
                 let is_low = space.is_low();
                 self.worker.handle.mailbox().event(Event::DiskSpace { is_low });

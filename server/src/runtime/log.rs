@@ -7,8 +7,10 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::RunError;
+use super::ending::Ending;
 use crate::consensus::{ConfState, HardState};
 use crate::replica::Persist;
+use crate::storage::data_dir::DataDir;
 use crate::storage::wal::{Preparation, Spare, Wal, WalError};
 use crate::telemetry::Metrics;
 
@@ -132,9 +134,18 @@ impl SegmentJob {
         *self.result.lock() = Some(result);
     }
 
-    pub(super) fn spawn(self) {
-        let thread = std::thread::Builder::new().name("log-segment".into());
-        self.spawn_by(|run| thread.spawn(run).map(drop));
+    /// Does it on a thread, which keeps the data dir locked until it has ended.
+    pub(super) fn spawn(self, data_dir: Arc<DataDir>) -> Option<Ending<()>> {
+        let mut thread = None;
+        self.spawn_by(|run| {
+            let work = move || {
+                run();
+                drop(data_dir);
+            };
+            thread = Some(Ending::spawn("log-segment", work)?);
+            Ok(())
+        });
+        thread
     }
 
     /// Has `spawn` run it beside the owner. If that cannot be, the log hears of it like of a disk that

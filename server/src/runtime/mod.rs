@@ -3,6 +3,7 @@
 mod apply_laps;
 mod background;
 mod compactions;
+mod ending;
 mod lock_times;
 mod log;
 mod owner;
@@ -22,6 +23,7 @@ use crate::state_machine::{FatalError, RestoreError};
 use crate::storage::checkpoint::CheckpointError;
 use crate::storage::data_dir::{DataDir, DataDirError, exit};
 use crate::storage::flusher::{Flusher, FlusherError, FlusherOptions};
+use crate::storage::fs::is_storage_full;
 use crate::storage::reserve::Reserve;
 use crate::storage::state::{Fault, OpenError};
 use crate::storage::wal::WalError;
@@ -76,8 +78,8 @@ pub struct Running {
     pub handle: Handle,
     owner: JoinHandle<Result<(), RunError>>,
     ended: tokio::sync::oneshot::Receiver<()>,
-    // Its lock is held until the threads have ended.
-    _data_dir: DataDir,
+    // Each thread that writes holds it too, so its lock is held until the last of them has ended.
+    _data_dir: Arc<DataDir>,
 }
 
 /// Why a start ends. Nothing was lost.
@@ -133,12 +135,10 @@ impl RecoverError {
     /// Whether the file system has no room left.
     fn is_storage_full(&self) -> bool {
         match self {
-            Self::DataDir(DataDirError::Io { error, .. }) => {
-                error.kind() == std::io::ErrorKind::StorageFull
-            }
+            Self::DataDir(DataDirError::Io { error, .. }) => is_storage_full(error),
             Self::Wal(error) => error.is_storage_full(),
             Self::Store(OpenError::Failed { fault, .. }) => fault.is_storage_full(),
-            Self::Checkpoint(error) => error.source.kind() == std::io::ErrorKind::StorageFull,
+            Self::Checkpoint(error) => is_storage_full(&error.source),
             _ => false,
         }
     }
@@ -275,14 +275,16 @@ pub fn start(
     let tick = options.tick;
     let assembled = assemble(setup, recovered, options, (metrics, work.clone()))?;
     let Assembled { handle, worker, mut reserve, data_dir, core } = assembled;
-    let place = (setup.fs.clone(), data_dir.path().to_owned());
+    let data_dir = Arc::new(data_dir);
+    let place = (setup.fs.clone(), data_dir.clone());
     let background = Background::spawn(worker, (work, queue), place)?;
-    let owner = Owner::new(core, handle.clone(), Threads(background));
+    let threads = Threads::new(background, data_dir.clone());
+    let owner = Owner::new(core, handle.clone(), threads);
     let (end, ended) = tokio::sync::oneshot::channel();
     let owner = std::thread::Builder::new()
         .name("owner".into())
         .spawn(move || {
-            // Writing the reserve takes as long as the disk needs for 64 MiB: beside, not before.
+            // Writing the reserve takes as long as the disk needs for 80 MiB: beside, not before.
             let (running, ended) = mpsc::channel();
             let reserving = std::thread::spawn(move || {
                 reserve.keep_aside(&ended, RESERVE_INTERVAL);
@@ -411,6 +413,31 @@ mod tests {
         let (running, ended) = mpsc::channel();
         drop(running);
         reserve.keep_aside(&ended, Duration::MAX);
+    }
+
+    #[test]
+    fn a_quota_that_is_used_up_is_a_full_disk_wherever_it_is_found() {
+        const EDQUOT: i32 = 122;
+        const EIO: i32 = 5;
+        let (operation, action) = ("write", "write");
+        for (code, is_full) in [(EDQUOT, true), (EIO, false)] {
+            let error = || std::io::Error::from_raw_os_error(code);
+            let log = || WalError::Io { operation, path: PathBuf::new(), error: error() };
+            let fault = || Fault::Io(error());
+            let store = || OpenError::Failed { path: PathBuf::new(), action, fault: fault() };
+            let checkpoint = || CheckpointError { path: PathBuf::new(), action, source: error() };
+            let data_dir = DataDirError::Io { operation, path: PathBuf::new(), error: error() };
+            let recover: [RecoverError; 4] =
+                [data_dir.into(), log().into(), store().into(), checkpoint().into()];
+            for error in recover {
+                assert_eq!(error.is_storage_full(), is_full, "{error:?}");
+            }
+            let flusher = |error: FlusherError| RunError::from(error);
+            let run = [log().into(), flusher(store().into()), flusher(checkpoint().into())];
+            for error in run {
+                assert_eq!(error.is_storage_full(), is_full, "{error:?}");
+            }
+        }
     }
 
     #[test]

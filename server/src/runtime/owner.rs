@@ -8,13 +8,15 @@
 //! arrives during a sync is taken together afterwards, so one sync covers it all.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::background::Background;
+use super::background::{ABANDON_WAIT, Background};
 use super::compactions::Compactions;
+use super::ending::Ending;
 use super::log::{LogWriter, SegmentJob};
 use super::{Core, RunError};
 use crate::handle::{Delivery, Handle, Stop};
@@ -24,6 +26,7 @@ use crate::replica::{
     AutoCompaction, Effect, Event, Published, RaftState, Replica, Reply, RequestId,
 };
 use crate::state_machine::FlushBatch;
+use crate::storage::data_dir::DataDir;
 
 /// What goes on beside the owner.
 pub trait Beside {
@@ -74,13 +77,23 @@ impl Owner<Threads> {
     /// # Errors
     /// [`RunError`]: the process must end with it. Everything acknowledged is in the log.
     pub(super) fn run(mut self, tick: Duration) -> Result<(), RunError> {
+        match self.run_to_end(tick) {
+            Ok(()) => self.beside.stop(),
+            Err(error) => {
+                self.beside.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    fn run_to_end(&mut self, tick: Duration) -> Result<(), RunError> {
         let result = self.serve(tick);
         self.begin_stop(result)?;
         while !self.flush_rest()? {
             let delivery = self.handle.mailbox().take(Instant::now() + tick);
             self.take(delivery)?;
         }
-        self.beside.0.stop()
+        Ok(())
     }
 
     fn serve(&mut self, tick: Duration) -> Result<(), RunError> {
@@ -106,15 +119,45 @@ impl Owner<Threads> {
 }
 
 /// Threads beside the owner's.
-pub(super) struct Threads(pub(super) Background);
+pub(super) struct Threads {
+    background: Background,
+    /// What makes a segment ready, or did. One at a time.
+    segment: Option<Ending<()>>,
+    data_dir: Arc<DataDir>,
+}
+
+impl Threads {
+    pub(super) fn new(background: Background, data_dir: Arc<DataDir>) -> Self {
+        Self { background, segment: None, data_dir }
+    }
+
+    fn stop(self) -> Result<(), RunError> {
+        let result = self.background.stop();
+        end(self.segment);
+        result
+    }
+
+    fn abandon(self) {
+        self.background.abandon();
+        end(self.segment);
+    }
+}
+
+/// Waits for a segment to be ready, which the next start removes: it takes as long as the disk needs for
+/// 64 MiB, or hangs with it.
+fn end(segment: Option<Ending<()>>) {
+    if segment.is_some_and(|segment| segment.within(ABANDON_WAIT).is_none()) {
+        tracing::warn!("what makes a segment of the log ready hangs: ending without it");
+    }
+}
 
 impl Beside for Threads {
     fn flush(&mut self, batch: FlushBatch) {
-        self.0.flush(batch);
+        self.background.flush(batch);
     }
 
     fn prepare(&mut self, job: SegmentJob) {
-        job.spawn();
+        self.segment = job.spawn(self.data_dir.clone());
     }
 }
 

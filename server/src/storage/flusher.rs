@@ -18,7 +18,7 @@ use super::checkpoint::{
     CHECKPOINT_BYTES, CHUNK_BYTES_MAX, CheckpointError, CheckpointHead, CheckpointReport,
     CheckpointWriter,
 };
-use super::fs::SharedFs;
+use super::fs::{SharedFs, is_storage_full};
 use super::state::{
     FlushError, FlushProgress, FlushReport, OpenError, Rewrite, RewriteError, RewriteProgress,
     RewriteReport, StateStore,
@@ -148,7 +148,7 @@ impl FlusherError {
             Self::Flush(FlushError::Failed { fault, .. })
             | Self::Rewrite(RewriteError::Store { fault, .. } | RewriteError::Copy { fault, .. })
             | Self::Close(OpenError::Failed { fault, .. }) => fault.is_storage_full(),
-            Self::Checkpoint(error) => error.source.kind() == std::io::ErrorKind::StorageFull,
+            Self::Checkpoint(error) => is_storage_full(&error.source),
             Self::Flush(_) | Self::Rewrite(_) | Self::Close(_) => false,
         }
     }

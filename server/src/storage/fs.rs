@@ -105,6 +105,11 @@ impl Space {
     }
 }
 
+/// Whether a call failed for want of space: the disk is full, or what this user may take of it.
+pub fn is_storage_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// A shared file system.
 pub type SharedFs = Arc<dyn FileSystem>;
 

@@ -24,7 +24,7 @@ pub struct OsFs;
 
 /// Whether anyone but the owner may read, write or enter `path`.
 ///
-/// Worth a warning at start: a data dir holds every secret of the cluster.
+/// A data dir holds every secret of the cluster.
 ///
 /// # Errors
 /// If `path` cannot be looked at; there is nothing to warn about then.

@@ -1,20 +1,31 @@
 //! Space set aside for the day the disk is full.
 //!
-//! A member whose disk is full cannot even start: recovery writes before it reads. So a file of 64 MiB is
+//! A member whose disk is full cannot even start: recovery writes before it reads. So a file of 80 MiB is
 //! kept; it is given up when the disk is full, the member starts again, serves reads, compacts and
 //! deletes, and sets the space aside once more when there is plenty.
+//!
+//! Its size is what a start needs: it copies the last segment of the log, and then the log may begin another
+//! one, in the space of what was copied.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::fs::{OpenMode, SharedFs};
+use super::wal::WalOptions;
 
-/// The usual size, bytes.
-pub const RESERVE_BYTES: u64 = 64 << 20;
+/// What is for all else that a start writes, bytes.
+const BESIDE_LOG_BYTES: u64 = 16 << 20;
 /// The file is made anew only when this many times its size is free, so that it is not the one that
 /// fills the disk.
 const FREE_FACTOR: u64 = 4;
 const CHUNK_BYTES: usize = 256 << 10;
+
+/// The size with which a member starts on a full disk, bytes. One request that is longer than a segment makes
+/// its segment as long.
+pub fn bytes_for_start(wal: &WalOptions, request_bytes_max: usize) -> u64 {
+    let request_bytes_max = u64::try_from(request_bytes_max).unwrap_or(u64::MAX);
+    wal.segment_bytes.max(request_bytes_max).saturating_add(BESIDE_LOG_BYTES)
+}
 
 /// A file whose only content is the space that it takes.
 pub struct Reserve {
@@ -119,8 +130,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::consensus::{Entry, EntryKind};
     use crate::storage::os_fs::OsFs;
     use crate::storage::tests::test_fs::TestFs;
+    use crate::storage::wal::{Metadata, Wal};
 
     #[test]
     fn space_is_held_given_up_and_held_again() {
@@ -135,6 +148,30 @@ mod tests {
         assert!(!path.exists());
         assert!(!reserve.release().unwrap());
         assert!(reserve.restore().unwrap());
+    }
+
+    #[test]
+    fn a_copy_of_the_longest_segment_fits_with_room_for_all_else() {
+        const REQUEST_BYTES_MAX: usize = 10_000;
+        let segment_max = |requests: u64, bytes: usize| {
+            let (fs, dir) = (TestFs::default(), Path::new("/d/wal"));
+            let options = WalOptions { segment_bytes: 4096, segments_max: 0 };
+            let metadata = Metadata { cluster_id: 1, member_id: 1 };
+            let mut wal = Wal::create(fs.shared(), dir, options, metadata).unwrap();
+            let data = bytes::Bytes::from(vec![1; bytes]);
+            let entry =
+                |index| Entry { index, term: 1, kind: EntryKind::Normal, data: data.clone() };
+            wal.append(&(1..=requests).map(entry).collect::<Vec<_>>(), None).unwrap();
+            let names = fs.shared().read_dir(dir).unwrap();
+            let length = names.iter().map(|name| fs.bytes(&dir.join(name)).len() as u64).max();
+            (length.unwrap(), bytes_for_start(&options, REQUEST_BYTES_MAX))
+        };
+        for (requests, bytes) in [(1000, 0), (1000, 700), (30, REQUEST_BYTES_MAX)] {
+            let (length, reserve) = segment_max(requests, bytes);
+            assert!(length + BESIDE_LOG_BYTES <= reserve + 512, "{requests}: {length}, {reserve}");
+        }
+        let usual = bytes_for_start(&WalOptions::default(), 1 << 20);
+        assert_eq!((usual, FREE_FACTOR * usual), (80 << 20, 320 << 20), "as the README says");
     }
 
     #[test]

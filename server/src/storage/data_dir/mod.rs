@@ -425,14 +425,24 @@ fn create_durably(fs: &SharedFs, path: &Path) -> Result<(), DataDirError> {
     for (position, folder) in folders().enumerate() {
         let above = parent(folder);
         match fs.sync_dir(above) {
-            // One that was there may be another user's. Its name may still be in memory only: a
-            // process that was killed right after creating it did not sync it.
-            Err(error)
-                if position >= missing && error.kind() == io::ErrorKind::PermissionDenied => {}
+            // One that was there may be another user's, or of a file system that takes no changes or
+            // syncs no folders. Else its name may still be in memory only: a process that was killed
+            // right after creating it did not sync it.
+            Err(error) if position >= missing && is_no_folder_of_ours(&error) => {}
             result => result.map_err(DataDirError::io("sync", above))?,
         }
     }
     Ok(())
+}
+
+/// Whether a folder cannot be synced because of what it is, not because of what the disk does.
+fn is_no_folder_of_ours(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::ReadOnlyFilesystem
+    )
 }
 
 /// The content of a small file, if there is one. One that is too long for us is read in part: it is

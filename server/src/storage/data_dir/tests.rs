@@ -268,6 +268,31 @@ fn two_data_dirs_cannot_share_a_folder_for_their_logs() {
 }
 
 #[test]
+fn a_folder_above_that_cannot_be_synced_stops_no_start_unless_the_disk_fails() {
+    use io::ErrorKind::{InvalidInput, Other, PermissionDenied, ReadOnlyFilesystem};
+    let tolerated = [PermissionDenied, InvalidInput, ReadOnlyFilesystem];
+    for kind in tolerated {
+        let fs = TestFs::default();
+        fs.put(Path::new("/x/other"), b"");
+        for refused in ["/", ""] {
+            fs.refuse_to_sync(Path::new(refused), kind);
+            start(&fs.shared(), root(), None).unwrap();
+        }
+    }
+    let fs = TestFs::default();
+    fs.put(Path::new("/x/other"), b"");
+    fs.refuse_to_sync(Path::new("/"), Other);
+    assert!(start(&fs.shared(), root(), None).is_err());
+    // What was created now must be durable, whatever its folder says.
+    for kind in tolerated {
+        let fs = TestFs::default();
+        fs.put(Path::new("/x/other"), b"");
+        fs.refuse_to_sync(Path::new("/x"), kind);
+        assert!(start(&fs.shared(), root(), None).is_err(), "{kind}");
+    }
+}
+
+#[test]
 fn what_the_process_may_not_enter_is_named() {
     let error = DataDirError::io("list", root())(io::ErrorKind::PermissionDenied.into());
     assert_eq!(error.exit_code(), exit::NO_PERMISSION);

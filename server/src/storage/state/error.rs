@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::mvcc::RowKey;
+use crate::storage::fs::is_storage_full;
 
 /// What went wrong underneath.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +31,7 @@ impl Fault {
 
     /// Whether the file system is full.
     pub fn is_storage_full(&self) -> bool {
-        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::StorageFull)
+        matches!(self, Self::Io(error) if is_storage_full(error))
     }
 }
 

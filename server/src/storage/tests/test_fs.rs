@@ -38,6 +38,8 @@ struct Inner {
     has_failed: bool,
     /// What it says is free, if not plenty; nothing else changes.
     free_bytes: Option<u64>,
+    /// A folder that cannot be synced.
+    unsyncable: Option<(PathBuf, io::ErrorKind)>,
 }
 
 /// A call that fails on purpose.
@@ -136,6 +138,10 @@ impl TestFs {
 
     pub(crate) fn say_free(&self, bytes: u64) {
         self.0.lock().free_bytes = Some(bytes);
+    }
+
+    pub(crate) fn refuse_to_sync(&self, folder: &Path, kind: io::ErrorKind) {
+        self.0.lock().unsyncable = Some((folder.to_owned(), kind));
     }
 
     pub(crate) fn file(&self, path: &Path) -> Option<Vec<u8>> {
@@ -438,6 +444,9 @@ impl FileSystem for TestFs {
         let mut inner = self.0.lock();
         inner.call(false)?;
         inner.change()?;
+        if let Some((_, kind)) = inner.unsyncable.as_ref().filter(|(folder, _)| folder == path) {
+            return Err((*kind).into());
+        }
         inner.record(Change::SyncDir(path.to_owned()));
         Ok(())
     }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::storage::fs::is_storage_full;
+
 /// Why the log cannot be read or written. Every one of them ends the process.
 #[derive(Debug, Error)]
 pub enum WalError {
@@ -85,7 +87,7 @@ pub enum WalError {
 impl WalError {
     /// Whether the file system was full.
     pub fn is_storage_full(&self) -> bool {
-        matches!(self, Self::Io { error, .. } if error.kind() == io::ErrorKind::StorageFull)
+        matches!(self, Self::Io { error, .. } if is_storage_full(error))
     }
 
     pub(super) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {

@@ -50,6 +50,10 @@ pub(super) fn read(fs: &SharedFs, dir: &Path, from: u64) -> Result<Log, WalError
         if is_torn && position < last {
             return Err(reader.corrupt("a torn record, though the segment is not the last one"));
         }
+        if let Some(mark) = reader.mark_behind()? {
+            let what = format!("what is lost there was synced before byte {mark} was written");
+            return Err(reader.corrupt(what));
+        }
         tail_bytes = reader.offset();
         torn_at = is_torn.then_some(tail_bytes);
     }

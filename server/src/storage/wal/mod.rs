@@ -11,7 +11,8 @@
 //! ```
 //!
 //! One thread owns a [`Wal`]: it appends a batch with one write, and syncs once for as many batches as
-//! it likes. Nothing appended is durable before [`Wal::sync`] returns. After the first failure of a
+//! it likes. The first batch after a sync begins with a checksum once more: so a reader can tell what had
+//! been synced from what had not. Nothing appended is durable before [`Wal::sync`] returns. After the first failure of a
 //! write or a sync nobody knows what is on disk, so every later call fails: the process ends, and the
 //! next one reads what is there.
 //!
@@ -34,6 +35,7 @@ mod log;
 mod reader;
 mod record;
 mod replay;
+mod resync;
 mod segment;
 mod tail;
 
@@ -82,7 +84,8 @@ pub struct Position {
 /// Sizes of a log.
 #[derive(Clone, Copy, Debug)]
 pub struct WalOptions {
-    /// The length of a segment, bytes. A batch that is longer makes its segment longer.
+    /// The length of a segment, bytes. Only one entry that alone is longer makes its segment longer: a start
+    /// copies the last one, and must know how much space that takes at the most.
     pub segment_bytes: u64,
     /// Segments that are kept although they are not needed any more, those in use included; 0 keeps
     /// all (`--max-wals`).
@@ -111,6 +114,19 @@ pub struct WalContents {
     pub entries: Vec<Entry>,
     /// Where in the last segment a record was that a crash had cut short. It was never acknowledged.
     pub torn_at: Option<u64>,
+}
+
+/// What every segment begins with, beside the configuration: checksum, metadata and hard state. The mark and
+/// the hard state of a batch are in it too.
+const SEGMENT_HEAD_BYTES_MAX: u64 =
+    2 * (record::CRC_FRAME_BYTES + record::HARD_STATE_BYTES_MAX) + 64;
+
+fn entry_bytes_max(entry: &Entry) -> u64 {
+    record::ENTRY_OVERHEAD_MAX + entry.data.len() as u64
+}
+
+fn conf_state_bytes_max(conf_state: &ConfState) -> u64 {
+    128 + 11 * (conf_state.voters.len() + conf_state.learners.len()) as u64
 }
 
 /// The log, open for writing.
@@ -222,7 +238,8 @@ impl Wal {
         Ok(!Segment::list(fs, dir)?.is_empty())
     }
 
-    /// Appends entries, then the hard state, with one write; returns the bytes written.
+    /// Appends entries, then the hard state, with one write for each segment that they need; returns the bytes
+    /// written.
     ///
     /// Entries replace those that the log has from their first index on. Durable after [`Wal::sync`].
     /// Now and then this ends a segment, which syncs what was appended before.
@@ -237,15 +254,45 @@ impl Wal {
         entries: &[Entry],
         hard_state: Option<&HardState>,
     ) -> Result<u64, WalError> {
+        let mut written = 0;
+        let mut rest = entries;
+        loop {
+            let (part, later) = rest.split_at(self.fitting(rest));
+            written += self.append_part(part, hard_state.filter(|_| later.is_empty()))?;
+            if later.is_empty() {
+                return Ok(written);
+            }
+            rest = later;
+        }
+    }
+
+    /// How many of `entries` fit into a segment of their own; at least one, if there is one.
+    fn fitting(&self, entries: &[Entry]) -> usize {
+        let conf_state = self.conf_state.as_ref().map(|(_, conf_state)| conf_state);
+        let head_bytes_max = SEGMENT_HEAD_BYTES_MAX + conf_state.map_or(0, conf_state_bytes_max);
+        let mut left = self.options.segment_bytes.saturating_sub(head_bytes_max);
+        let fits = |(position, entry): &(usize, &Entry)| {
+            let fits = entry_bytes_max(entry) <= left;
+            left = left.saturating_sub(entry_bytes_max(entry));
+            fits || *position == 0
+        };
+        entries.iter().enumerate().take_while(fits).count()
+    }
+
+    fn append_part(
+        &mut self,
+        entries: &[Entry],
+        hard_state: Option<&HardState>,
+    ) -> Result<u64, WalError> {
         let mut next = self.last_index + 1;
         for entry in entries {
             assert!(0 < entry.index && entry.index <= next, "entry {} at {next}", entry.index);
             next = entry.index + 1;
         }
-        let entry_bytes_max = |entry: &Entry| record::ENTRY_OVERHEAD_MAX + entry.data.len() as u64;
         let bytes_max =
             entries.iter().map(entry_bytes_max).sum::<u64>() + record::HARD_STATE_BYTES_MAX;
-        let lost = mutants::on(Mutant::HardStateLost) && self.tail.is_full_for(bytes_max);
+        let lost = mutants::on(Mutant::HardStateLost)
+            && self.tail.is_full_for(bytes_max + record::CRC_FRAME_BYTES);
         let hard_state = hard_state.filter(|_| !lost);
         self.batch(bytes_max, |wal| {
             for entry in entries {
@@ -296,8 +343,7 @@ impl Wal {
         position: Position,
         conf_state: &ConfState,
     ) -> Result<u64, WalError> {
-        let ids = (conf_state.voters.len() + conf_state.learners.len()) as u64;
-        self.batch(128 + 11 * ids, |wal| {
+        self.batch(conf_state_bytes_max(conf_state), |wal| {
             wal.encoder.snapshot(position, Some(conf_state));
             wal.conf_state = Some((position, conf_state.clone()));
         })
@@ -396,13 +442,21 @@ impl Wal {
     /// Writes what `encode` appends, at most `bytes_max`, into one segment.
     fn batch(&mut self, bytes_max: u64, encode: impl FnOnce(&mut Self)) -> Result<u64, WalError> {
         self.guarded(|wal| {
+            let bytes_max = bytes_max + record::CRC_FRAME_BYTES;
             if wal.tail.is_full_for(bytes_max) {
                 wal.rotate()?;
             }
             wal.encoder.clear();
+            if wal.tail.is_synced() {
+                wal.encoder.crc();
+            }
+            let mark_bytes = wal.encoder.bytes().len();
             encode(wal);
             let bytes = wal.encoder.bytes();
             debug_assert!(bytes.len() as u64 <= bytes_max, "{} > {bytes_max}", bytes.len());
+            if bytes.len() == mark_bytes {
+                return Ok(0);
+            }
             wal.tail.append(bytes)?;
             if let Some(last) = wal.segments.back_mut() {
                 last.bytes = last.bytes.max(wal.tail.offset());

@@ -6,7 +6,7 @@
 //! - in a record that is not valid and has an all-zero sector (etcd's rule), or behind which there is
 //!   nothing but zeros from before its last byte on, or that the end of the file cuts.
 //!
-//! In the last two cases the bytes that are there must also agree on the record's length: a damaged
+//! Whether that is the end or a hole, `resync` finds out. In the last two cases the bytes that are there must also agree on the record's length: a damaged
 //! length word must not pass for a torn record and take everything behind it along. What is none of
 //! these is damage. Only the last segment may be torn: the one before was synced as a whole.
 
@@ -19,7 +19,7 @@ use crate::storage::fs::{File, OpenMode, SharedFs};
 /// What a disk writes whole or not at all, bytes.
 const SECTOR_BYTES: u64 = 512;
 /// Bytes that are read ahead.
-const READ_BYTES: u64 = 256 << 10;
+pub(super) const READ_BYTES: u64 = 256 << 10;
 
 /// A segment that is read from its beginning.
 pub(super) struct SegmentReader {
@@ -166,7 +166,7 @@ impl SegmentReader {
     }
 
     /// `length` bytes at `offset`, which are within the file.
-    fn bytes(&mut self, offset: u64, length: u64) -> Result<&[u8], WalError> {
+    pub(super) fn bytes(&mut self, offset: u64, length: u64) -> Result<&[u8], WalError> {
         let buffered = self.buffer_offset..self.buffer_offset + self.buffer.len() as u64;
         if offset < buffered.start || offset + length > buffered.end {
             let ahead = length.max(READ_BYTES).min(self.len - offset);

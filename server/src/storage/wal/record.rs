@@ -12,6 +12,8 @@
 //! decoded form encodes to, and an entry always carries its `data` field, even if empty: then no two
 //! types that differ in one bit have the same form, and no flipped bit passes.
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
 use prost::Message;
 use quorate_proto::{etcdserverpb, raftpb, walpb};
@@ -29,6 +31,10 @@ pub(super) const ENTRY_OVERHEAD_MAX: u64 = 8 + 7 + (2 + 6 + 6) + (2 + 11 + 11 + 
 pub const ENTRY_DATA_BYTES_MAX: u64 = RECORD_BYTES_MAX - ENTRY_OVERHEAD_MAX;
 /// The longest record of a hard state.
 pub(super) const HARD_STATE_BYTES_MAX: u64 = 8 + 7 + (2 + 6 + 6) + 33;
+/// The lengths of a checksum record without data: two tags, the type, and a varint of 32 bits.
+pub(super) const CRC_LENGTHS: RangeInclusive<u64> = 4..=8;
+/// A checksum record with its word and padding.
+pub(super) const CRC_FRAME_BYTES: u64 = WORD_BYTES + 8;
 /// Scratch space that is kept between batches, bytes.
 const KEPT_BYTES_MAX: usize = 4 << 20;
 
@@ -72,7 +78,7 @@ impl Encoder {
         self.data.shrink_to(KEPT_BYTES_MAX);
     }
 
-    /// States the checksum so far; the first record of each segment.
+    /// States the checksum so far; the first record of each segment, and of each batch that follows a sync.
     pub(super) fn crc(&mut self) {
         self.frame(&walpb::Record { r#type: Some(CRC), crc: Some(self.crc), data: None });
     }

@@ -111,6 +111,11 @@ impl Tail {
         Ok(())
     }
 
+    /// Whether all that was appended is durable.
+    pub(super) fn is_synced(&self) -> bool {
+        self.is_synced
+    }
+
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+const LONG: WalOptions = WalOptions { segment_bytes: 64 << 10, segments_max: 3 };
+
 /// A log of one segment, and its bytes up to the last sync and up to its end.
 fn one_segment() -> (TestFs, PathBuf, usize) {
     let fs = TestFs::default();
@@ -85,6 +87,116 @@ fn sectors_lost_from_the_tail_cut_it_where_the_first_is_missing() {
         fs.put(&path, &torn);
         let (_, contents) = open(&fs, 0);
         assert_eq!(without_tear(contents), prefixes[whole - 2], "{lost:b}");
+    }
+}
+
+/// Sixty puts, each synced before the next: the log, its segment, and where the last batch begins.
+fn sixty_synced_puts() -> (TestFs, PathBuf, usize) {
+    let fs = TestFs::default();
+    let mut wal = create(&fs, LONG);
+    let mut last = 0;
+    for index in 1..=60 {
+        last = usize::try_from(wal.tail.offset()).unwrap();
+        let put = entry(index, 1, 90 + 13 * usize::try_from(index).unwrap());
+        wal.append(&[put], Some(&state(1, index - 1))).unwrap();
+        wal.sync().unwrap();
+    }
+    let path = segment_paths(&fs).remove(0);
+    (fs, path, last)
+}
+
+#[test]
+fn a_sector_lost_from_synced_writes_is_refused_with_file_and_place() {
+    let (fs, path, last) = sixty_synced_puts();
+    let bytes = fs.bytes(&path);
+    let records = record_offsets(&fs, &path);
+    for sector in (0..last - 512).step_by(512) {
+        let garbage: Vec<u8> = (0..512).map(|at| (at * 167 % 251) as u8).collect();
+        let stale = bytes[sector / 2 / 512 * 512..][..512].to_vec();
+        for lost in [vec![0; 512], vec![0xff; 512], garbage, stale] {
+            let mut broken = bytes.clone();
+            broken[sector..sector + 512].copy_from_slice(&lost);
+            let Some(same) = bytes.iter().zip(&broken).position(|(was, is)| was != is) else {
+                continue;
+            };
+            fs.put(&path, &broken);
+            let error = Wal::open(fs.shared(), dir(), LONG, 0).map(|_| ()).unwrap_err();
+            let WalError::Corrupt { path: named, offset, .. } = &error else {
+                panic!("{sector}: {error}");
+            };
+            assert_eq!(named, &path);
+            let begin = records[records.partition_point(|offset| *offset <= same) - 1];
+            assert_eq!(usize::try_from(*offset).unwrap(), begin, "{sector}: {error}");
+        }
+    }
+}
+
+#[test]
+fn sectors_lost_from_what_was_appended_after_the_last_sync_are_cut() {
+    let (fs, path, _) = sixty_synced_puts();
+    let (mut wal, _) = Wal::open(fs.shared(), dir(), LONG, 0).unwrap();
+    let synced = usize::try_from(wal.tail.offset()).unwrap();
+    // Several appends, and the commit index says that others have what this member does not.
+    for index in 61..=66 {
+        wal.append(&[entry(index, 1, 700)], Some(&state(1, index))).unwrap();
+    }
+    let end = usize::try_from(wal.tail.offset()).unwrap();
+    let bytes = fs.bytes(&path);
+    for begin in (synced / 512 * 512..end).step_by(512) {
+        for lost in [512, 1024, 2048] {
+            let mut torn = bytes.clone();
+            torn[begin.max(synced)..(begin + lost).min(bytes.len())].fill(0);
+            let torn_fs = TestFs::default();
+            torn_fs.put(&path, &torn);
+            let (_, contents) = open(&torn_fs, 0);
+            assert!((60..=66).contains(&contents.entries.len()), "{begin}: {lost}");
+        }
+    }
+}
+
+/// A log that was never synced with two entries, the second of `data`, and where that begins.
+fn never_synced(data: Vec<u8>) -> (TestFs, PathBuf, Vec<u8>, usize) {
+    let fs = TestFs::default();
+    let mut wal = create(&fs, WalOptions { segment_bytes: 4 << 20, ..SMALL });
+    wal.append(&[entry(1, 1, 2000)], None).unwrap();
+    let begin = usize::try_from(wal.tail.offset()).unwrap();
+    wal.append(&[Entry { data: data.into(), ..entry(2, 1, 0) }], None).unwrap();
+    let path = segment_paths(&fs).remove(0);
+    let bytes = fs.bytes(&path);
+    (fs, path, bytes, begin)
+}
+
+#[test]
+fn a_log_that_is_stored_as_a_value_is_not_taken_for_later_writes() {
+    let (stored, stored_path, last) = sixty_synced_puts();
+    let value = stored.bytes(&stored_path)[..last].to_vec();
+    for shift in 0..8 {
+        let (fs, path, mut bytes, begin) = never_synced([&vec![1; shift], &value[..]].concat());
+        bytes[begin.next_multiple_of(512) + 512..][..512].fill(0);
+        fs.put(&path, &bytes);
+        assert_eq!(open(&fs, 0).1.entries, [entry(1, 1, 2000)], "{shift}");
+    }
+}
+
+#[test]
+fn bytes_that_look_like_marks_everywhere_are_read_in_bounded_time() {
+    // A mark and the head of a long record, over and over, and nothing that continues the checksum.
+    let mut mark = Encoder::new(7);
+    mark.crc();
+    let word = record::length_word(900_000).to_le_bytes();
+    let mut head = vec![0x08, 2, 0x10, 9, 0x1a];
+    prost::encoding::encode_varint(900_000 - 8, &mut head);
+    let fake = [mark.bytes(), &word, &head].concat();
+    assert_eq!(fake.len(), 32);
+    for shift in 0..8 {
+        let data = [&vec![1; shift], &fake.repeat(60_000)[..]].concat();
+        let (fs, path, mut bytes, begin) = never_synced(data);
+        bytes[begin..begin.next_multiple_of(512) + 512].fill(0);
+        fs.put(&path, &bytes);
+        match Wal::open(fs.shared(), dir(), SMALL, 0) {
+            Ok((_, contents)) => assert_eq!(contents.entries, [entry(1, 1, 2000)]),
+            Err(error) => assert!(error.to_string().contains("nobody can tell"), "{error}"),
+        }
     }
 }
 
@@ -185,7 +297,7 @@ fn an_unknown_record_type_is_named() {
     let mut bytes = fs.bytes(&path);
     let records = record_offsets(&fs, &path);
     // A hard state and, at the end and with a sector of zeros, an entry: not even that is torn.
-    for (begin, kind) in [(records[3], 3), (records[4], 2)] {
+    for (begin, kind) in [(records[4], 3), (records[5], 2)] {
         assert_eq!(bytes[begin + 8..begin + 10], [0x08, kind]);
         bytes[begin + 9] = 11;
         fs.put(&path, &bytes);

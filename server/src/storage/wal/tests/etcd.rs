@@ -53,6 +53,8 @@ fn rewrite(fs: &SharedFs, dir: &Path, records: Vec<walpb::Record>) -> usize {
                 let (term, vote, commit) = (found.term(), found.vote(), found.commit());
                 let wal = wal.as_mut().unwrap();
                 wal.append(&[], Some(&HardState { term, vote, commit })).unwrap();
+                // So that a mark is before each batch.
+                wal.sync().unwrap();
             }
             _ => {}
         }

@@ -121,9 +121,11 @@ fn the_bytes_are_those_of_etcd() {
     let mut crc = 0;
     let mut expected = vec![4, 0, 0, 0, 0, 0, 0, 0x84];
     expected.extend([0x08, 4, 0x10, 0, 0, 0, 0, 0]);
-    let records: [(u8, &[u8]); 4] = [
+    let records: [(u8, &[u8]); 5] = [
         (1, &[0x08, 0xa1, 0x01, 0x10, 0xc1, 0x01]),
         (5, &[0x08, 0, 0x10, 0]),
+        // What is before it was synced.
+        (4, &[]),
         (2, &[0x08, 0, 0x10, 2, 0x18, 1, 0x22, 3, 1, 31, 63]),
         (3, &[0x08, 2, 0x10, 0xa1, 0x01, 0x18, 1]),
     ];
@@ -131,8 +133,10 @@ fn the_bytes_are_those_of_etcd() {
         crc = crc32c::crc32c_append(crc, data);
         let mut record = vec![0x08, kind, 0x10];
         prost::encoding::encode_varint(crc.into(), &mut record);
-        record.extend([0x1a, u8::try_from(data.len()).unwrap()]);
-        record.extend(data);
+        if kind != 4 {
+            record.extend([0x1a, u8::try_from(data.len()).unwrap()]);
+            record.extend(data);
+        }
         let padding = (8 - record.len() % 8) % 8;
         let flag = if padding == 0 { 0 } else { 0x80 | u8::try_from(padding).unwrap() };
         expected.extend([u8::try_from(record.len()).unwrap(), 0, 0, 0, 0, 0, 0, flag]);
@@ -261,15 +265,33 @@ fn a_recycled_segment_holds_nothing_of_its_former_life() {
 }
 
 #[test]
-fn a_batch_longer_than_a_segment_goes_into_one_of_its_own() {
+fn a_batch_longer_than_a_segment_goes_into_several() {
+    let fs = TestFs::default();
+    let mut wal = create(&fs, SMALL);
+    wal.append_conf_state(0, 0, &conf(&[1, 2, 3])).unwrap();
+    let written = wal.append(&entries(1..=100, 1), Some(&state(1, 1))).unwrap();
+    assert!(written > 100 * 300);
+    wal.sync().unwrap();
+    assert!(wal.segments() > 7);
+    for path in segment_paths(&fs) {
+        // A start copies the last one: on a full disk into the space of the reserve.
+        assert_eq!(fs.bytes(&path).len() as u64, SMALL.segment_bytes, "{}", path.display());
+    }
+    let (_, contents) = open(&fs, 0);
+    assert_eq!(contents.entries, entries(1..=100, 1));
+    assert_eq!(contents.hard_state, state(1, 1));
+}
+
+#[test]
+fn an_entry_longer_than_a_segment_goes_into_one_of_its_own() {
     let fs = TestFs::default();
     let mut wal = create(&fs, SMALL);
     let long = [entry(1, 1, 10_000), entry(2, 1, 9_000)];
     wal.append(&long, Some(&state(1, 1))).unwrap();
-    assert_eq!(wal.segments(), 1);
+    assert_eq!(wal.segments(), 2);
     wal.append(&entries(3..=3, 1), None).unwrap();
     wal.sync().unwrap();
-    assert_eq!(wal.segments(), 2);
+    assert_eq!(wal.segments(), 3);
     let (_, contents) = open(&fs, 0);
     assert_eq!(contents.entries, [&long[..], &entries(3..=3, 1)].concat());
 }
