@@ -23,7 +23,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
@@ -51,8 +50,6 @@ const SEND_BUFFER_BYTES_MAX: usize = 1 << 20;
 const RESETS_PENDING_MAX: usize = 4096;
 /// Time for the head of an HTTP/1 request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often a client that says nothing is asked by TCP whether it is still there; etcd's interval.
-const PROBE_INTERVAL: Duration = Duration::from_secs(30);
 /// Pause after a failed accept, which is likely to fail again at once (no more file descriptors).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Time for open calls to end when the member stops.
@@ -162,9 +159,6 @@ impl Listener {
                 let (stream, _) = listener.accept().await?;
                 // Small replies must not wait for the client's acknowledgement of the one before.
                 stream.set_nodelay(true)?;
-                sockopt::set_tcp_keepidle(&stream, PROBE_INTERVAL)?;
-                sockopt::set_tcp_keepintvl(&stream, PROBE_INTERVAL)?;
-                sockopt::set_socket_keepalive(&stream, true)?;
                 Ok(Stream::Tcp(stream))
             }
             Socket::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),

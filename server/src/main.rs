@@ -7,7 +7,6 @@
 //! | 2 | the command line cannot be read |
 //! | 10 to 22 | the data dir, log or state store cannot be used: see `storage::data_dir::exit` |
 
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use quorate_server::config::{
@@ -34,13 +33,12 @@ fn main() -> ExitCode {
     };
     match loaded {
         Ok(Loaded::Print(text)) => {
-            // Nobody reads it, maybe: that is no reason to fail.
-            let _ = write!(io::stdout(), "{text}");
+            print!("{text}");
             ExitCode::SUCCESS
         }
         Ok(Loaded::Run(config)) => run(*config),
         Err(error) => {
-            complain(&error);
+            eprintln!("quorate: {error}");
             ExitCode::from(error.exit_code())
         }
     }
@@ -64,7 +62,7 @@ fn arguments() -> Result<Arguments, ConfigError> {
 
 fn run(config: Config) -> ExitCode {
     if let Err(error) = start_log(&config.log) {
-        complain(&error);
+        eprintln!("quorate: {error}");
         return ExitCode::from(1);
     }
     for notice in &config.notices {
@@ -77,10 +75,6 @@ fn run(config: Config) -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
-}
-
-fn complain(error: &dyn std::error::Error) {
-    let _ = writeln!(io::stderr(), "quorate: {error}");
 }
 
 fn start_log(log: &LogConfig) -> Result<(), LogError> {

@@ -380,16 +380,3 @@ fn read_pairs(session: &mut Session) -> anyhow::Result<BTreeMap<String, Bytes>> 
     ensure!(left == right, "half a transaction is visible");
     Ok(left)
 }
-
-/// With standard error on a disk that is full; etcd goes on as well.
-#[test]
-fn a_log_that_cannot_be_written_ends_nothing() -> Outcome {
-    let run = ["sh", "-c", "exec \"$0\" \"$@\" 2>/dev/full"].map(str::to_owned).to_vec();
-    let mut server = Server::start(&quorate()?.wrapped(run))?;
-    server.check_running()?;
-    ensure!(server.terminate()? == Some(0), "the end was not in order");
-    let full = std::fs::File::options().write(true).open("/dev/full")?;
-    let help = Command::new(locate::built_quorate()?).arg("--help").stdout(full).status()?;
-    ensure!(help.code() == Some(0), "--help ended with {help}");
-    Ok(())
-}

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use quorate_proto::etcdserverpb::RangeResponse;
-use tonic::{Response, Status};
+use tonic::Response;
 
 use crate::watch::PREFIX_LEN;
 
@@ -26,8 +26,6 @@ use crate::watch::PREFIX_LEN;
 const LARGE_BYTES: usize = 1 << 20;
 /// A piece is sent when it has this many bytes.
 const PIECE_BYTES: usize = 256 << 10;
-/// What an etcd sends at most in one message.
-const MESSAGE_BYTES_MAX: usize = i32::MAX as usize;
 /// The number of `RangeResponse.kvs`.
 const KVS: u32 = 2;
 
@@ -42,27 +40,17 @@ pub(super) struct Pieces {
 }
 
 /// Takes the rows out of a large reply, to be put back by [`Pieces::of`].
-///
-/// # Errors
-/// `ResourceExhausted` if the reply is longer than a message may be, as gRPC for Go says it: the client
-/// has to ask for less.
-pub(super) fn detach(mut reply: RangeResponse) -> Result<Response<RangeResponse>, Status> {
+pub(super) fn detach(mut reply: RangeResponse) -> Response<RangeResponse> {
     if reply.kvs.iter().map(Bytes::len).sum::<usize>() < LARGE_BYTES {
-        return Ok(Response::new(reply));
+        return Response::new(reply);
     }
     let kvs = std::mem::take(&mut reply.kvs);
-    let head: Bytes = reply.encode_to_vec().into();
-    let len = head.len() + kvs.iter().map(field_len).sum::<usize>();
-    if len > MESSAGE_BYTES_MAX {
-        return Err(Status::resource_exhausted(format!(
-            "grpc: trying to send message larger than max ({len} vs. {MESSAGE_BYTES_MAX})"
-        )));
-    }
+    let head = reply.encode_to_vec().into();
     let mut response = Response::new(reply);
     let extensions = response.extensions_mut();
     extensions.insert(Head(head));
     extensions.insert(Detached(Arc::new(Mutex::new(kvs))));
-    Ok(response)
+    response
 }
 
 /// The encoded reply without its rows.
@@ -70,21 +58,22 @@ pub(super) fn detach(mut reply: RangeResponse) -> Result<Response<RangeResponse>
 struct Head(Bytes);
 
 impl Pieces {
-    /// The pieces of a reply whose rows were detached; `None` for any other.
+    /// The pieces of a reply whose rows were detached; `None` for any other, and for a message whose
+    /// length does not fit into its prefix.
     pub(super) fn of(extensions: &mut http::Extensions) -> Option<Self> {
         let Head(head) = extensions.remove::<Head>()?;
         let Detached(kvs) = extensions.remove::<Detached>()?;
-        Some(Self::new(head, std::mem::take(&mut *kvs.lock())))
+        Self::new(head, std::mem::take(&mut *kvs.lock()))
     }
 
-    fn new(head: Bytes, kvs: Vec<Bytes>) -> Self {
+    fn new(head: Bytes, kvs: Vec<Bytes>) -> Option<Self> {
         let rows: usize = kvs.iter().map(field_len).sum();
-        let len = u32::try_from(head.len() + rows).expect("whoever detached it looked");
+        let len = u32::try_from(head.len() + rows).ok()?;
         let mut first = BytesMut::with_capacity(PREFIX_LEN + head.len());
         first.put_u8(0);
         first.put_u32(len);
         first.put(head);
-        Self { head: Some(first.freeze()), kvs: kvs.into_iter() }
+        Some(Self { head: Some(first.freeze()), kvs: kvs.into_iter() })
     }
 }
 
@@ -128,7 +117,7 @@ mod tests {
     fn the_pieces_of_a_large_reply_are_the_reply() {
         for (count, len) in [(3, 400_000), (200_000, 10), (1, 2 << 20), (1100, 1000)] {
             let whole = reply(vec![Bytes::from(vec![b'x'; len]); count]);
-            let mut sent = detach(whole.clone()).unwrap();
+            let mut sent = detach(whole.clone());
             assert!(sent.get_ref().kvs.is_empty());
             let mut bytes = BytesMut::new();
             for piece in Pieces::of(sent.extensions_mut()).unwrap() {
@@ -144,22 +133,9 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_that_no_message_can_hold_is_refused_and_not_sent_without_its_rows() {
-        let row = Bytes::from(vec![b'x'; 64 << 20]);
-        for (rows, fits) in [(31, true), (32, false), (65, false)] {
-            let sent = detach(reply(vec![row.clone(); rows]));
-            assert_eq!(sent.is_ok(), fits, "{rows} rows");
-            if let Err(status) = sent {
-                assert_eq!(status.code(), tonic::Code::ResourceExhausted);
-                assert!(status.message().ends_with(" vs. 2147483647)"), "{}", status.message());
-            }
-        }
-    }
-
-    #[test]
     fn a_small_reply_stays_whole() {
         let whole = reply(vec![Bytes::from_static(b"kv")]);
-        let mut sent = detach(whole.clone()).unwrap();
+        let mut sent = detach(whole.clone());
         assert!(Pieces::of(sent.extensions_mut()).is_none());
         assert_eq!(sent.into_inner(), whole);
     }

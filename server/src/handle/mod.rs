@@ -137,15 +137,6 @@ impl Handle {
         if self.status().raft.leads_alone.load(Ordering::Acquire) {
             return Ok(());
         }
-        self.confirm().await
-    }
-
-    /// As [`Handle::linearize`], always with a round: the owner must have its turn, which it does not get
-    /// while the disk of the log does not answer. For checks of health.
-    ///
-    /// # Errors
-    /// As [`Handle::linearize`].
-    pub async fn confirm(&self) -> Result<(), RequestError> {
         let id = self.next_id();
         match self.ask_in_time(id, Event::ReadIndex { id }).await? {
             Reply::ReadReady => Ok(()),
@@ -259,9 +250,6 @@ impl Handle {
 
     /// Publishes members and alarms. Only the owner calls this.
     pub fn publish_records(&self, members: Vec<Member>, alarms: Vec<Alarm>) {
-        let own = self.status().member_id.load(Ordering::Relaxed);
-        let is_learner = members.iter().any(|member| member.id == own && member.is_learner);
-        self.status().raft.is_learner.store(is_learner, Ordering::Relaxed);
         *self.shared.members.write() = Arc::new(members);
         *self.shared.alarms.write() = Arc::new(alarms);
     }

@@ -29,9 +29,6 @@ const CALM: u32 = 11;
 const REASON: &[u8] = b"too_many_pings";
 /// Time for the client to close.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
-/// Time for the client to say more than that it speaks HTTP/2; the handshake of gRPC for Go has as much.
-const BEGIN_TIMEOUT: Duration =
-    if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(120) };
 
 /// `S`, watched.
 pub(super) struct Watched<S> {
@@ -41,8 +38,6 @@ pub(super) struct Watched<S> {
     inbound: Frames,
     outbound: Frames,
     phase: Phase,
-    /// Until the client has begun.
-    patience: Option<Pin<Box<Sleep>>>,
 }
 
 enum Protocol {
@@ -69,7 +64,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
             inbound: Frames::default(),
             outbound: Frames::default(),
             phase: Phase::Serving,
-            patience: Some(Box::pin(tokio::time::sleep(BEGIN_TIMEOUT))),
         }
     }
 
@@ -87,12 +81,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
                 }
             }
         }
-        let has_begun = match self.protocol {
-            Protocol::Unknown(_) => false,
-            Protocol::Http1 => true,
-            Protocol::Http2 => !data.is_empty(),
-        };
-        self.patience.take_if(|_| has_begun);
         let mut must_go = false;
         if matches!(self.protocol, Protocol::Http2) {
             let pings = &mut self.pings;
@@ -166,14 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
             return this.poll_drain(cx);
         }
         let before = buffer.filled().len();
-        let read = Pin::new(&mut this.io).poll_read(cx, buffer)?;
-        if read.is_pending()
-            && let Some(patience) = &mut this.patience
-        {
-            ready!(patience.as_mut().poll(cx));
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        ready!(read);
+        ready!(Pin::new(&mut this.io).poll_read(cx, buffer))?;
         if this.received(&buffer.filled()[before..]) {
             tracing::info!("a client that pinged too often was sent away");
             let last_stream = this.pings.last_stream();
@@ -267,27 +248,6 @@ mod tests {
         assert_eq!(got, [&REPLY[..], &frames::goaway(0, CALM, REASON)].concat());
         drop(client);
         assert_eq!(read_some(&mut watched).await, 0, "it is over when the client closes");
-    }
-
-    #[tokio::test]
-    async fn whoever_says_nothing_is_not_waited_for() {
-        let first_frame = [PREFACE, &PING].concat();
-        for (said, stays) in [(&b""[..], false), (&PREFACE[..5], false), (PREFACE, false)]
-            .into_iter()
-            .chain([(&b"GET /"[..], true), (&first_frame, true)])
-        {
-            let (mut client, server) = tokio::io::duplex(1 << 16);
-            let mut watched = Watched::new(server, Duration::from_secs(5));
-            client.write_all(said).await.unwrap();
-            if !said.is_empty() {
-                assert_eq!(read_some(&mut watched).await, said.len());
-            }
-            let mut scratch = [0; 10];
-            let more = tokio::time::timeout(BEGIN_TIMEOUT * 3, watched.read(&mut scratch)).await;
-            let is_ended =
-                matches!(more, Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut);
-            assert_eq!(is_ended, !stays, "{said:?}");
-        }
     }
 
     #[tokio::test]

@@ -64,8 +64,6 @@ pub fn init(level: LevelFilter, json: Option<bool>, targets: &[LogTarget]) -> Re
         .with_max_level(level)
         .with_writer(Outputs { outputs: Arc::new(outputs) })
         .with_ansi(terminal)
-        // It would complain on the standard error that it cannot write there, and panic.
-        .log_internal_errors(false)
         .with_target(false);
     let started = if json {
         let builder = builder.json().flatten_event(true);
@@ -101,14 +99,12 @@ impl<'a> MakeWriter<'a> for Outputs {
 
 impl Write for Outputs {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // A line that one of them does not take, on a full disk maybe, is lost there and nowhere else: the
-        // member goes on.
         for output in self.outputs.iter() {
-            let _ = match output {
-                Output::Stderr => io::stderr().write_all(line),
-                Output::Stdout => io::stdout().write_all(line),
-                Output::File(file) => (&*file).write_all(line),
-            };
+            match output {
+                Output::Stderr => io::stderr().write_all(line)?,
+                Output::Stdout => io::stdout().write_all(line)?,
+                Output::File(file) => (&*file).write_all(line)?,
+            }
         }
         Ok(line.len())
     }
