@@ -105,7 +105,7 @@ impl WatchStream {
                 None => hub(self.context.handle()).pull(self.stream, &mut sent, cx.waker()),
             };
             if let Some(bytes) = sent.too_large_bytes {
-                return Poll::Ready(Err(too_large(bytes)));
+                return Poll::Ready(Err(too_large(bytes, MESSAGE_BYTES_MAX)));
             }
             match pulled {
                 Pulled::Behind(scan) => self.scan = Some(scan),
@@ -228,10 +228,10 @@ fn hub(handle: &Handle) -> &Hub {
     handle.watches().hub()
 }
 
-/// How a stream ends whose next response cannot be sent; the text is that of gRPC for Go.
-fn too_large(bytes: usize) -> Status {
+/// How a call ends whose next message cannot be sent; the text is that of gRPC for Go.
+pub(super) fn too_large(bytes: usize, bytes_max: usize) -> Status {
     Status::resource_exhausted(format!(
-        "grpc: trying to send message larger than max ({bytes} vs. {MESSAGE_BYTES_MAX})"
+        "grpc: trying to send message larger than max ({bytes} vs. {bytes_max})"
     ))
 }
 
