@@ -200,7 +200,7 @@ fn services_of(config: &Config, handle: &Handle, metrics: &Arc<Metrics>) -> Serv
     let times = (config.monitor.warning_unary_request, config.monitor.watch_progress_interval);
     Services {
         api: Api::new(handle.clone(), metrics.clone(), config.limits, times, health),
-        site: Arc::new(Site::new(handle.clone(), metrics.clone(), APPLY_LEVEL)),
+        site: Arc::new(Site::new(handle.clone(), metrics.clone(), APPLY_LEVEL, election(config))),
     }
 }
 
@@ -361,7 +361,7 @@ fn options(config: &Config, setup: &Setup) -> Result<Options, ServerError> {
             .unwrap_or(u64::MAX)
             .max(1)
     };
-    let election = tick * raft.election_ticks;
+    let election = election(config);
     let batch_bytes = (config.storage.cache_bytes / FLUSH_CACHE_SHARE).max(1 << 20);
     let quota_bytes = config.storage.quota_bytes;
     let auto_disarm = quota_bytes.filter(|_| config.storage.quota_auto_disarm);
@@ -415,6 +415,11 @@ fn options(config: &Config, setup: &Setup) -> Result<Options, ServerError> {
         checkpoint_bytes: CHECKPOINT_BYTES,
         reserve_bytes: RESERVE_BYTES,
     })
+}
+
+/// The time without a word of the leader after which another member stands for election.
+fn election(config: &Config) -> Duration {
+    config.raft.heartbeat * config.raft.election_ticks
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -28,7 +28,7 @@ pub use crate::replica::{Capture, Committed, RequestError, TimeToLive};
 pub use crate::state_machine::{ApplyError, Response};
 pub use mailbox::{Delivery, Mailbox, Refused, Request, Stop};
 pub use replies::Replies;
-pub use status::Status;
+pub use status::{LogSync, Status};
 pub use watches::Watches;
 
 /// The shared end of the owner's queue. Cheap to clone.

@@ -1,13 +1,13 @@
 //! `/health`, `/livez` and `/readyz`.
 //!
-//! `/livez` fails only when a restart would help: while the index is loaded a member is alive, and not ready.
+//! `/livez` fails only when a restart would help: while the index is loaded a member is alive, and not
+//! ready. The same holds while the disk hangs in a sync: reads go on, but no write is answered.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use http::StatusCode;
 
 use super::site::{Page, Site};
-use crate::handle::RequestError;
 use crate::state_machine::{Alarm, AlarmKind};
 
 /// One check of `/livez` or `/readyz`.
@@ -91,10 +91,7 @@ async fn reason(site: &Site, query: &Query) -> String {
     let read = if query.serializable {
         readable(status.ready.load(Relaxed))
     } else {
-        match handle.linearize().await {
-            Ok(()) => readable(status.ready.load(Relaxed)),
-            Err(error) => Err(describe(error)),
-        }
+        linearizable(site).await.and_then(|()| readable(status.ready.load(Relaxed)))
     };
     read.err().map(|error| format!("RANGE ERROR:{error}")).unwrap_or_default()
 }
@@ -107,8 +104,13 @@ fn readable(ready: bool) -> Result<(), String> {
     }
 }
 
-fn describe(error: RequestError) -> String {
-    format!("etcdserver: {error}")
+/// Whether a linearizable read is served. It needs no disk here, but who asks wants to know whether the
+/// member works, and without a disk it takes no write.
+async fn linearizable(site: &Site) -> Result<(), String> {
+    if let Some(stalled) = site.stalled() {
+        return Err(format!("the disk has not answered for {} s", stalled.as_secs()));
+    }
+    site.handle().linearize().await.map_err(|error| format!("etcdserver: {error}"))
 }
 
 fn alarm_name(alarm: &Alarm) -> &'static str {
@@ -163,10 +165,9 @@ async fn run(site: &Site, kind: &str, check: Check) -> Result<(), String> {
         Check::SerializableRead => {
             readable(status.ready.load(Relaxed)).map_err(|error| format!("range error: {error}"))
         }
-        Check::LinearizableRead => match handle.linearize().await {
-            Ok(()) => Ok(()),
-            Err(error) => Err(format!("range error: {}", describe(error))),
-        },
+        Check::LinearizableRead => {
+            linearizable(site).await.map_err(|error| format!("range error: {error}"))
+        }
         Check::NonLearner if status.raft.is_learner.load(Relaxed) => {
             Err("not supported for learner".to_owned())
         }
@@ -199,7 +200,15 @@ fn render(results: &[(&str, Result<(), String>)], verbose: bool) -> Page {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use http::{Method, Uri};
+
     use super::*;
+    use crate::handle::tests::handle;
+    use crate::http::Surface;
+    use crate::telemetry::Metrics;
 
     #[test]
     fn queries_are_read_as_they_are_sent_by_probes() {
@@ -208,6 +217,56 @@ mod tests {
         assert!(!query.excludes("c"));
         assert!(!Query::parse("serializable=1").serializable);
         assert_eq!(Query::parse(""), Query::default());
+    }
+
+    /// A member that leads alone, with a disk that may take so long to sync.
+    fn site(sync_max: Duration) -> Site {
+        let handle = handle(None);
+        let status = handle.status();
+        status.ready.store(true, Relaxed);
+        status.raft.leader_id.store(1, Relaxed);
+        status.raft.leads_alone.store(true, Relaxed);
+        Site::new(handle, Arc::new(Metrics::new(&[], false)), 1, sync_max)
+    }
+
+    #[tokio::test]
+    async fn a_member_whose_disk_hangs_in_a_sync_is_alive_and_neither_healthy_nor_ready() {
+        let client = Surface::Client;
+        let site = site(Duration::ZERO);
+        let began = Instant::now();
+        for is_stalled in [false, true, false] {
+            if is_stalled {
+                site.handle().status().log_sync.begin(began);
+            } else {
+                site.handle().status().log_sync.end();
+            }
+            let unavailable = if is_stalled { 503 } else { 200 };
+            for (uri, status) in [
+                ("/health", unavailable),
+                ("/readyz", unavailable),
+                ("/readyz/linearizable_read", unavailable),
+                ("/health?serializable=true", 200),
+                ("/readyz/serializable_read", 200),
+                ("/livez", 200),
+            ] {
+                let page = site.call(&Method::GET, &Uri::from_static(uri), client).await;
+                assert_eq!(page.status(), status, "{uri}: {}", page.body());
+                let told = page.body().contains("the disk has not answered for 0 s");
+                assert_eq!(told, status != 200, "{uri}: {}", page.body());
+            }
+            let uri = Uri::from_static("/metrics");
+            let metrics = site.call(&Method::GET, &uri, client).await;
+            let is_zero = metrics.body().contains("\nquorate_log_sync_stalled_seconds 0\n");
+            assert_eq!(is_zero, !is_stalled);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sync_that_takes_no_longer_than_it_may_is_nothing_to_tell() {
+        let site = site(Duration::from_secs(3600));
+        site.handle().status().log_sync.begin(Instant::now());
+        let page = site.call(&Method::GET, &Uri::from_static("/health"), Surface::Client).await;
+        assert_eq!(page.status(), 200, "{}", page.body());
     }
 
     #[test]

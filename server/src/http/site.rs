@@ -1,6 +1,7 @@
 //! Paths, methods and headers.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW,
@@ -32,6 +33,8 @@ pub struct Site {
     handle: Handle,
     metrics: Arc<Metrics>,
     level: u32,
+    /// The longest that the disk may take to sync the log.
+    sync_max: Duration,
 }
 
 /// A reply before it has a body type.
@@ -43,9 +46,16 @@ pub struct Page {
 }
 
 impl Site {
-    /// Pages about the member behind `handle`; `level` is the apply level for `/version`.
-    pub fn new(handle: Handle, metrics: Arc<Metrics>, level: u32) -> Self {
-        Self { handle, metrics, level }
+    /// Pages about the member behind `handle`; `level` is the apply level for `/version`. A member whose
+    /// disk takes longer than `sync_max` to sync the log is not healthy.
+    pub fn new(handle: Handle, metrics: Arc<Metrics>, level: u32, sync_max: Duration) -> Self {
+        Self { handle, metrics, level, sync_max }
+    }
+
+    /// How long the disk has not answered, if that is longer than it may take.
+    pub(super) fn stalled(&self) -> Option<Duration> {
+        let pending = self.handle.status().log_sync.pending(Instant::now());
+        Some(pending).filter(|pending| *pending > self.sync_max)
     }
 
     pub(super) fn handle(&self) -> &Handle {
@@ -97,6 +107,8 @@ impl Site {
 
     fn metrics_page(&self) -> Page {
         refresh(&self.metrics, &self.handle);
+        let stalled = self.stalled().unwrap_or_default();
+        self.metrics.own.log_sync_stalled_seconds.set(stalled.as_secs_f64());
         let mut page = Page::text(StatusCode::OK, self.metrics.text());
         page.headers.insert(CONTENT_TYPE, HeaderValue::from_static(TEXT_FORMAT));
         page

@@ -161,6 +161,7 @@ pub struct OwnMetrics {
     pub raft_term: IntGauge,
     pub value_reads: IntCounter,
     pub connections: IntGauge,
+    pub log_sync_stalled_seconds: Gauge,
     pub index_lock_wait_seconds_max: Gauge,
     pub index_lock_hold_seconds_max: Gauge,
 }
@@ -474,6 +475,11 @@ impl OwnMetrics {
                 "Stored values that applying had to read from the state store.",
             ),
             connections: own.gauge("client_connections", "Connections of clients."),
+            log_sync_stalled_seconds: own.fraction(
+                "log_sync_stalled_seconds",
+                "For how long the disk has not answered a sync of the log, once it is longer than an \
+                 election timeout; else 0.",
+            ),
             index_lock_wait_seconds_max: own.fraction(
                 "index_lock_wait_seconds_max",
                 "The longest that applying waited for readers of the index since the start.",
