@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::api::{Api, METHODS};
+use crate::api::{Api, CallTimes, METHODS};
 use crate::config::{
     AutoCompaction, Config, ConfigError, ETCD_CLUSTER_VERSION, ETCD_VERSION, REQUEST_BYTES_MAX,
 };
@@ -197,7 +197,10 @@ async fn recover(setup: Arc<Setup>, progress: Arc<Progress>) -> Result<Recovered
 
 fn services_of(config: &Config, handle: &Handle, metrics: &Arc<Metrics>) -> Services {
     let health = tonic_health::server::HealthReporter::new();
-    let times = (config.monitor.warning_unary_request, config.monitor.watch_progress_interval);
+    let times = CallTimes {
+        slow: config.monitor.warning_unary_request,
+        progress_interval: config.monitor.watch_progress_interval,
+    };
     Services {
         api: Api::new(handle.clone(), metrics.clone(), config.limits, times, health),
         site: Arc::new(Site::new(handle.clone(), metrics.clone(), APPLY_LEVEL, election(config))),

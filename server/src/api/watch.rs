@@ -39,6 +39,14 @@ const NO_WATCHER: i64 = -1;
 /// streams do not speak at once.
 const JITTER_PERCENT: u64 = 10;
 
+/// The times of one stream.
+pub(super) struct StreamTimes {
+    /// When the call ends, if it has to.
+    pub(super) deadline: Option<Instant>,
+    /// How often its watchers are told of their progress.
+    pub(super) progress_interval: Duration,
+}
+
 /// The responses of one stream.
 pub(super) struct WatchStream {
     context: Context,
@@ -53,13 +61,9 @@ pub(super) struct WatchStream {
 }
 
 impl WatchStream {
-    /// Opens a stream until `deadline`; its watchers are told of their progress every
-    /// `progress_interval`.
-    pub(super) fn open(
-        context: Context,
-        requests: RequestBody,
-        (deadline, progress_interval): (Option<Instant>, Duration),
-    ) -> Self {
+    /// Opens a stream.
+    pub(super) fn open(context: Context, requests: RequestBody, times: StreamTimes) -> Self {
+        let StreamTimes { deadline, progress_interval } = times;
         let stream = hub(context.handle()).open();
         let requests = Some(Incoming::new(requests));
         let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
