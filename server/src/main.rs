@@ -3,10 +3,12 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | stopped in order, or printed what was asked for |
-//! | 1 | the settings or the environment do not allow a start |
+//! | 1 | the settings or the environment do not allow a start, or what was asked for cannot be printed |
 //! | 2 | the command line cannot be read |
 //! | 10 to 22 | the data dir, log or state store cannot be used: see `storage::data_dir::exit` |
 
+use std::fmt::Display;
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use quorate_server::config::{
@@ -22,9 +24,9 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     // A broken invariant on any thread ends the process: nothing may go on beside it. The hook runs before
     // anything unwinds, so it covers the tasks too whose panics the runtime would catch.
-    let print = std::panic::take_hook();
+    let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        print(panic);
+        report(panic);
         std::process::abort();
     }));
     let loaded = match arguments() {
@@ -32,16 +34,30 @@ fn main() -> ExitCode {
         Err(error) => Err(error),
     };
     match loaded {
-        Ok(Loaded::Print(text)) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+        Ok(Loaded::Print(text)) => print(&text),
         Ok(Loaded::Run(config)) => run(*config),
         Err(error) => {
-            eprintln!("quorate: {error}");
+            complain(&error);
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Prints what was asked for. A reader that has seen enough and went away is content.
+fn print(text: &str) -> ExitCode {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            complain(&format_args!("cannot write to the standard output: {error}"));
+            ExitCode::from(1)
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Says why there is no start, if there is anybody to listen: `eprintln!` would panic if not.
+fn complain(reason: &dyn Display) {
+    let _ = writeln!(std::io::stderr(), "quorate: {reason}");
 }
 
 /// Arguments without the program's name, and the variables of the environment.
@@ -62,7 +78,7 @@ fn arguments() -> Result<Arguments, ConfigError> {
 
 fn run(config: Config) -> ExitCode {
     if let Err(error) = start_log(&config.log) {
-        eprintln!("quorate: {error}");
+        complain(&error);
         return ExitCode::from(1);
     }
     for notice in &config.notices {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::api::{Api, METHODS};
+use crate::api::{Api, CallTimes, METHODS};
 use crate::config::{
     AutoCompaction, Config, ConfigError, ETCD_CLUSTER_VERSION, ETCD_VERSION, REQUEST_BYTES_MAX,
 };
@@ -198,10 +198,13 @@ async fn recover(setup: Arc<Setup>, progress: Arc<Progress>) -> Result<Recovered
 
 fn services_of(config: &Config, handle: &Handle, metrics: &Arc<Metrics>) -> Services {
     let health = tonic_health::server::HealthReporter::new();
-    let times = (config.monitor.warning_unary_request, config.monitor.watch_progress_interval);
+    let times = CallTimes {
+        slow: config.monitor.warning_unary_request,
+        progress_interval: config.monitor.watch_progress_interval,
+    };
     Services {
         api: Api::new(handle.clone(), metrics.clone(), config.limits, times, health),
-        site: Arc::new(Site::new(handle.clone(), metrics.clone(), APPLY_LEVEL)),
+        site: Arc::new(Site::new(handle.clone(), metrics.clone(), APPLY_LEVEL, election(config))),
     }
 }
 
@@ -362,7 +365,7 @@ fn options(config: &Config, setup: &Setup) -> Result<Options, ServerError> {
             .unwrap_or(u64::MAX)
             .max(1)
     };
-    let election = tick * raft.election_ticks;
+    let election = election(config);
     let batch_bytes = (config.storage.cache_bytes / FLUSH_CACHE_SHARE).max(1 << 20);
     let quota_bytes = config.storage.quota_bytes;
     let auto_disarm = quota_bytes.filter(|_| config.storage.quota_auto_disarm);
@@ -418,6 +421,11 @@ fn options(config: &Config, setup: &Setup) -> Result<Options, ServerError> {
         checkpoint_bytes: CHECKPOINT_BYTES,
         reserve_bytes: bytes_for_start(&setup.wal, config.limits.request_bytes_max),
     })
+}
+
+/// The time without a word of the leader after which another member stands for election.
+fn election(config: &Config) -> Duration {
+    config.raft.heartbeat * config.raft.election_ticks
 }
 
 fn millis(duration: Duration) -> u64 {

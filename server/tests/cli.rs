@@ -27,6 +27,16 @@ fn what_is_asked_for_goes_to_stdout_with_exit_code_0() {
 }
 
 #[test]
+fn what_cannot_be_printed_is_said_by_the_exit_code() {
+    let full = || std::fs::File::options().write(true).open("/dev/full").expect("linux has one");
+    for (args, code) in [(["--help"], 1), (["--dat-dir=x"], 2)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+        let status = command.args(args).env_clear().stdout(full()).stderr(full()).status();
+        assert_eq!(status.expect("it runs").code(), Some(code), "{args:?}");
+    }
+}
+
+#[test]
 fn a_refusal_is_one_sentence_on_stderr_with_the_exit_code_of_etcd() {
     let cases: [(&[&str], i32, &str); 3] = [
         (&["--dat-dir=x"], 2, "quorate: there is no flag --dat-dir: did you mean --data-dir?\n"),

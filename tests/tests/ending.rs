@@ -13,8 +13,8 @@ use quorate_server::handle::Handle;
 use quorate_server::mvcc::{Limits, RowsError};
 use quorate_server::replica::{self, AutoCompaction, FlushLimits, LeaseConfig};
 use quorate_server::runtime::{
-    Assembled, Beside, Options, Owner, Progress, RunError, SegmentJob, Setup, assemble, recover,
-    start,
+    Assembled, Beside, Options, Owner, Progress, RunError, SegmentJob, Setup, Surroundings,
+    assemble, recover, start,
 };
 use quorate_server::state_machine::{FlushBatch, Member};
 use quorate_server::storage::wal::WalOptions;
@@ -83,8 +83,9 @@ fn leader() -> (Owner<Dead>, Handle) {
     let (setup, options) = alone();
     let recovered = recover(&setup, &Progress::default()).expect("the disk works");
     let metrics = Arc::new(Metrics::new(&[], false));
+    let surroundings = Surroundings { metrics, rewrites: channel().0 };
     let Assembled { core, handle, .. } =
-        assemble(&setup, recovered, options, (metrics, channel().0)).expect("the log goes on");
+        assemble(&setup, recovered, options, surroundings).expect("the log goes on");
     let mut owner = Owner::new(core, handle.clone(), Dead);
     while !owner.published().raft.leads_alone {
         owner.tick(Duration::from_millis(100)).expect("the disk works");

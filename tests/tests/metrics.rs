@@ -1,15 +1,18 @@
-//! What the counters of a dashboard say after each kind of request: the same table for `quorate` and for a
-//! real `etcd`, which is found on the PATH, or a line that begins with `skipped:` is printed.
+//! Which metrics there are, and what the counters of a dashboard say after each kind of request: the same
+//! for `quorate` and for a real `etcd`, which is found on the PATH, or a line that begins with `skipped:`
+//! is printed.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use quorate_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::lease_client::LeaseClient;
+use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_proto::etcdserverpb::request_op::Request as Op;
 use quorate_proto::etcdserverpb::{
     CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest,
-    PutRequest, RangeRequest, RequestOp, TxnRequest,
+    PutRequest, RangeRequest, RequestOp, SnapshotRequest, TxnRequest,
 };
 use quorate_tests::process::{Program, Server, http, locate};
 use tonic::Status;
@@ -18,6 +21,7 @@ use tonic::transport::Channel;
 type Outcome = anyhow::Result<()>;
 
 const LEASE: i64 = 77;
+const DEADLINE: Duration = Duration::from_secs(30);
 
 enum Ask {
     Range(RangeRequest),
@@ -129,6 +133,87 @@ fn dashboards_count_what_etcd_counts() -> Outcome {
         return Ok(());
     };
     check(&Server::start(&Program::etcd(path))?)
+}
+
+#[test]
+fn the_time_of_a_snapshot_is_counted_once_it_is_sent() -> Outcome {
+    snapshot_is_counted(&Server::start(&Program::quorate(locate::built_quorate()?))?)?;
+    let Some(path) = locate::tool("etcd", "the_time_of_a_snapshot_is_counted_once_it_is_sent")
+    else {
+        return Ok(());
+    };
+    snapshot_is_counted(&Server::start(&Program::etcd(path))?)
+}
+
+fn snapshot_is_counted(server: &Server) -> Outcome {
+    const COUNT: &str = "etcd_disk_backend_snapshot_duration_seconds_count";
+    let count_is = |count: u64| -> anyhow::Result<bool> {
+        let (_, page) = http::get(server.address(), "/metrics")?;
+        Ok(page.lines().any(|line| line == format!("{COUNT} {count}")))
+    };
+    assert!(count_is(0)?, "{}", server.name());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let channel = tonic::transport::Endpoint::from_shared(server.url())?.connect().await?;
+        let mut parts =
+            MaintenanceClient::new(channel).snapshot(SnapshotRequest {}).await?.into_inner();
+        while parts.message().await?.is_some() {}
+        anyhow::Ok(())
+    })?;
+    // The client has the last part before the server is done with it.
+    let deadline = Instant::now() + DEADLINE;
+    while !count_is(1)? {
+        anyhow::ensure!(Instant::now() < deadline, "{} does not count it", server.name());
+    }
+    Ok(())
+}
+
+/// What the README says is absent.
+const ABSENT: [&str; 13] = [
+    "etcd_debugging_disk_backend_commit_*",
+    "etcd_mvcc_db_open_read_transactions",
+    "etcd_debugging_mvcc_db_compaction_pause_*",
+    "etcd_debugging_mvcc_index_compaction_pause_*",
+    "etcd_snap_*",
+    "etcd_debugging_snap_*",
+    "etcd_debugging_server_watch_send_loop_*",
+    "etcd_debugging_mvcc_pending_events_total",
+    "etcd_debugging_store_*",
+    "etcd_grpc_proxy_*",
+    "go_*",
+    "etcd_server_go_version",
+    "promhttp_*",
+];
+
+#[test]
+fn every_metric_of_etcd_is_here_with_its_type_or_named_as_absent() -> Outcome {
+    let readme = include_str!("../../README.md");
+    let unnamed: Vec<_> =
+        ABSENT.iter().filter(|name| !readme.contains(&format!("`{name}`"))).collect();
+    assert!(unnamed.is_empty(), "not in the README: {unnamed:?}");
+    let test = "every_metric_of_etcd_is_here_with_its_type_or_named_as_absent";
+    let Some(path) = locate::tool("etcd", test) else { return Ok(()) };
+    let ours = types(&Server::start(&Program::quorate(locate::built_quorate()?))?)?;
+    let theirs = types(&Server::start(&Program::etcd(path))?)?;
+    assert!(theirs.len() > 100, "{theirs:?}");
+    let is_absent = |name: &str| {
+        ABSENT.iter().any(|absent| match absent.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => name == *absent,
+        })
+    };
+    for (name, kind) in &theirs {
+        let expected = (!is_absent(name)).then_some(kind);
+        assert_eq!(ours.get(name), expected, "{name}");
+    }
+    Ok(())
+}
+
+/// The type of each metric by its name.
+fn types(server: &Server) -> anyhow::Result<BTreeMap<String, String>> {
+    let (_, page) = http::get(server.address(), "/metrics")?;
+    let lines = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    Ok(lines.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect())
 }
 
 fn check(server: &Server) -> Outcome {

@@ -1,4 +1,5 @@
-//! Calls that come while a member starts: they wait for it, and never meet one that is not there yet.
+//! Starts: calls that come meanwhile wait and never meet a member that is not there yet, and nothing is
+//! the matter if there is nowhere to say that it starts.
 
 use std::time::{Duration, Instant};
 
@@ -57,4 +58,17 @@ async fn put_with_a_leader(channel: Channel, number: usize) -> Result<(), tonic:
     request.metadata_mut().insert("hasleader", tonic::metadata::MetadataValue::from_static("true"));
     request.set_timeout(DEADLINE);
     KvClient::new(channel).put(request).await.map(|_| ())
+}
+
+/// A start logs a dozen lines, and so does an orderly end.
+#[test]
+fn a_log_that_cannot_be_written_ends_no_member() -> Outcome {
+    for stderr in ["2>/dev/full", "2>&-", "2> >(:)"] {
+        let script = format!("exec \"$@\" {stderr}");
+        let wrapper = ["bash", "-c", &script, "bash"].map(str::to_owned);
+        let quorate = Program::quorate(locate::built_quorate()?);
+        let mut server = Server::start(&quorate.wrapped(wrapper.into()))?;
+        ensure!(server.terminate()? == Some(0), "{stderr}: {}", server.log());
+    }
+    Ok(())
 }

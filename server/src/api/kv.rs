@@ -175,7 +175,7 @@ impl Kv for KvService {
         let started = Instant::now();
         let reply = self.read_range(request.into_inner()).await;
         self.context.timers().range.observe(started, reply.is_ok());
-        reply.map(large::detach)
+        reply.and_then(large::detach)
     }
 
     async fn range_stream(

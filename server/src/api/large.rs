@@ -18,14 +18,17 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use quorate_proto::etcdserverpb::RangeResponse;
-use tonic::Response;
+use tonic::{Response, Status};
 
+use super::watch::too_large;
 use crate::watch::PREFIX_LEN;
 
 /// Replies with at least this many bytes of rows go this way.
 const LARGE_BYTES: usize = 1 << 20;
 /// A piece is sent when it has this many bytes.
 const PIECE_BYTES: usize = 256 << 10;
+/// The longest message that etcd sends, in bytes.
+const MESSAGE_BYTES_MAX: usize = i32::MAX as usize;
 /// The number of `RangeResponse.kvs`.
 const KVS: u32 = 2;
 
@@ -40,39 +43,42 @@ pub(super) struct Pieces {
 }
 
 /// Takes the rows out of a large reply, to be put back by [`Pieces::of`].
-pub(super) fn detach(mut reply: RangeResponse) -> Response<RangeResponse> {
+///
+/// # Errors
+/// If the message is longer than gRPC for Go sends any.
+pub(super) fn detach(mut reply: RangeResponse) -> Result<Response<RangeResponse>, Status> {
     if reply.kvs.iter().map(Bytes::len).sum::<usize>() < LARGE_BYTES {
-        return Response::new(reply);
+        return Ok(Response::new(reply));
     }
     let kvs = std::mem::take(&mut reply.kvs);
-    let head = reply.encode_to_vec().into();
+    let head: Bytes = reply.encode_to_vec().into();
+    let bytes = head.len() + kvs.iter().map(field_len).sum::<usize>();
+    let len = u32::try_from(bytes).ok().filter(|_| bytes <= MESSAGE_BYTES_MAX);
+    let Some(len) = len else { return Err(too_large(bytes, MESSAGE_BYTES_MAX)) };
     let mut response = Response::new(reply);
     let extensions = response.extensions_mut();
-    extensions.insert(Head(head));
+    extensions.insert(Head { bytes: head, len });
     extensions.insert(Detached(Arc::new(Mutex::new(kvs))));
-    response
+    Ok(response)
 }
 
-/// The encoded reply without its rows.
+/// The encoded reply without its rows, and how long it is with them.
 #[derive(Clone)]
-struct Head(Bytes);
+struct Head {
+    bytes: Bytes,
+    len: u32,
+}
 
 impl Pieces {
-    /// The pieces of a reply whose rows were detached; `None` for any other, and for a message whose
-    /// length does not fit into its prefix.
+    /// The pieces of a reply whose rows were detached; `None` for any other.
     pub(super) fn of(extensions: &mut http::Extensions) -> Option<Self> {
-        let Head(head) = extensions.remove::<Head>()?;
+        let Head { bytes, len } = extensions.remove::<Head>()?;
         let Detached(kvs) = extensions.remove::<Detached>()?;
-        Self::new(head, std::mem::take(&mut *kvs.lock()))
-    }
-
-    fn new(head: Bytes, kvs: Vec<Bytes>) -> Option<Self> {
-        let rows: usize = kvs.iter().map(field_len).sum();
-        let len = u32::try_from(head.len() + rows).ok()?;
-        let mut first = BytesMut::with_capacity(PREFIX_LEN + head.len());
+        let kvs = std::mem::take(&mut *kvs.lock());
+        let mut first = BytesMut::with_capacity(PREFIX_LEN + bytes.len());
         first.put_u8(0);
         first.put_u32(len);
-        first.put(head);
+        first.put(bytes);
         Some(Self { head: Some(first.freeze()), kvs: kvs.into_iter() })
     }
 }
@@ -117,7 +123,7 @@ mod tests {
     fn the_pieces_of_a_large_reply_are_the_reply() {
         for (count, len) in [(3, 400_000), (200_000, 10), (1, 2 << 20), (1100, 1000)] {
             let whole = reply(vec![Bytes::from(vec![b'x'; len]); count]);
-            let mut sent = detach(whole.clone());
+            let mut sent = detach(whole.clone()).unwrap();
             assert!(sent.get_ref().kvs.is_empty());
             let mut bytes = BytesMut::new();
             for piece in Pieces::of(sent.extensions_mut()).unwrap() {
@@ -132,10 +138,26 @@ mod tests {
         }
     }
 
+    /// A length beyond 32 bits would be sent as an empty message that looks like no keys.
+    #[test]
+    fn a_reply_that_grpc_cannot_carry_is_refused_by_its_length() {
+        let row = Bytes::from(vec![b'x'; 1 << 20]);
+        assert!(detach(reply(vec![row.clone(); 2047])).is_ok());
+        for count in [2048, 5000] {
+            let whole = reply(vec![row.clone(); count]);
+            let bytes = whole.encoded_len();
+            let status = detach(whole).unwrap_err();
+            assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+            let text =
+                format!("grpc: trying to send message larger than max ({bytes} vs. 2147483647)");
+            assert_eq!(status.message(), text);
+        }
+    }
+
     #[test]
     fn a_small_reply_stays_whole() {
         let whole = reply(vec![Bytes::from_static(b"kv")]);
-        let mut sent = detach(whole.clone());
+        let mut sent = detach(whole.clone()).unwrap();
         assert!(Pieces::of(sent.extensions_mut()).is_none());
         assert_eq!(sent.into_inner(), whole);
     }

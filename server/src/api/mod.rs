@@ -52,7 +52,7 @@ mod tests;
 
 pub use body::ReplyBody;
 pub use methods::METHODS;
-pub use service::{Api, within_deadline};
+pub use service::{Api, CallTimes, within_deadline};
 
 use quorate_proto::etcdserverpb::{
     kv_server::Kv, lease_server::Lease, maintenance_server::Maintenance,

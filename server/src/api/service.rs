@@ -18,7 +18,7 @@ use super::errors::Refusal;
 use super::head;
 use super::methods::{self, METHODS};
 use super::services::Services;
-use super::watch::WatchStream;
+use super::watch::{StreamTimes, WatchStream};
 use crate::config::LimitConfig;
 use crate::handle::Handle;
 use crate::telemetry::{MethodKind, Metrics};
@@ -30,33 +30,39 @@ const MINOR_DIGITS_MAX: usize = 2;
 /// The type of every reply of gRPC.
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
+/// The times of the API.
+#[derive(Clone, Copy, Debug)]
+pub struct CallTimes {
+    /// A unary call that takes longer is logged.
+    pub slow: Duration,
+    /// How often watchers are told of their progress.
+    pub progress_interval: Duration,
+}
+
 /// All gRPC services.
 pub struct Api {
     context: Context,
     metrics: Arc<Metrics>,
     message_bytes_max: usize,
-    slow: Duration,
-    progress_interval: Duration,
+    times: CallTimes,
     services: Services,
 }
 
 impl Api {
-    /// The services of one member. A unary call that takes longer than `slow` is logged;
-    /// watchers are told of their progress every `progress_interval`.
+    /// The services of one member.
     ///
     /// `metrics` must have been made with [`METHODS`]. Say in `health` what is served; at first everything is.
     pub fn new(
         handle: Handle,
         metrics: Arc<Metrics>,
         limits: LimitConfig,
-        (slow, progress_interval): (Duration, Duration),
+        times: CallTimes,
         health: HealthReporter,
     ) -> Arc<Self> {
         let context = Context::new(handle, Arc::clone(&metrics), limits);
         Arc::new(Self {
             message_bytes_max: limits.message_bytes_max(),
-            slow,
-            progress_interval,
+            times,
             services: Services::new(&context, health),
             context,
             metrics,
@@ -81,7 +87,7 @@ impl Api {
             return refuse(status, None);
         }
         let reply_type = head::reply_type(request.headers());
-        let call = Call::start(Arc::clone(&self.metrics), method, self.slow);
+        let call = Call::start(Arc::clone(&self.metrics), method, self.times.slow);
         if let Err(refusal) = self.check_metadata(request.headers(), method) {
             return refuse(refusal.into(), Some(call));
         }
@@ -109,7 +115,7 @@ impl Api {
         deadline: Option<Instant>,
         (reply_type, call): (Option<HeaderValue>, Call),
     ) -> Response<ReplyBody> {
-        let times = (deadline, self.progress_interval);
+        let times = StreamTimes { deadline, progress_interval: self.times.progress_interval };
         let stream = WatchStream::open(self.context.clone(), requests, times);
         let mut response = Response::new(ReplyBody::watch(stream, call));
         response.headers_mut().insert(CONTENT_TYPE, reply_type.unwrap_or(GRPC));

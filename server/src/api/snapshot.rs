@@ -10,6 +10,7 @@
 use std::pin::Pin as FuturePin;
 use std::sync::{Arc, Weak};
 use std::task::{Context as TaskContext, Poll, ready};
+use std::time::Instant;
 
 use bytes::{Buf as _, Bytes};
 use parking_lot::Mutex;
@@ -49,9 +50,17 @@ enum Sent {
 /// That a snapshot was let in.
 struct Admission;
 
+/// The time from the capture to the end of a stream, however it ends.
+struct Transfer {
+    context: Context,
+    started: Instant,
+}
+
 /// The messages of one snapshot.
 pub(crate) struct SnapshotStream {
     context: Context,
+    /// Measured until it is dropped.
+    _transfer: Transfer,
     /// `None` once everything is made.
     making: Option<Making>,
     /// Bytes that are made and not sent.
@@ -95,6 +104,7 @@ impl Snapshots {
         let admission = self.admit()?;
         let capture = context.handle().capture().await.map_err(Refusal::from)?;
         self.captured(&admission, &capture.history);
+        let transfer = Transfer { context: context.clone(), started: Instant::now() };
         let revision = capture.history.revision();
         tracing::info!(revision, "sending a snapshot to a client");
         let keys = (capture.history, context.handle().rows().clone());
@@ -105,6 +115,7 @@ impl Snapshots {
             .map_err(|error| Status::internal(format!("cannot make a snapshot: {error}")))?;
         Ok(SnapshotStream {
             context,
+            _transfer: transfer,
             making: Some(Making::Idle(Box::new(image))),
             ready: Bytes::new(),
             remaining_bytes: 0,
@@ -140,6 +151,13 @@ impl Sent {
             Self::Admitted(admission) => admission.strong_count() > 0,
             Self::Captured(history) => history.upgrade().is_some_and(|it| it.is_pinned()),
         }
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        self.context.metrics().disk.snapshot_seconds.observe(seconds);
     }
 }
 

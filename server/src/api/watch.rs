@@ -39,6 +39,14 @@ const NO_WATCHER: i64 = -1;
 /// streams do not speak at once.
 const JITTER_PERCENT: u64 = 10;
 
+/// The times of one stream.
+pub(super) struct StreamTimes {
+    /// When the call ends, if it has to.
+    pub(super) deadline: Option<Instant>,
+    /// How often its watchers are told of their progress.
+    pub(super) progress_interval: Duration,
+}
+
 /// The responses of one stream.
 pub(super) struct WatchStream {
     context: Context,
@@ -53,13 +61,9 @@ pub(super) struct WatchStream {
 }
 
 impl WatchStream {
-    /// Opens a stream until `deadline`; its watchers are told of their progress every
-    /// `progress_interval`.
-    pub(super) fn open(
-        context: Context,
-        requests: RequestBody,
-        (deadline, progress_interval): (Option<Instant>, Duration),
-    ) -> Self {
+    /// Opens a stream.
+    pub(super) fn open(context: Context, requests: RequestBody, times: StreamTimes) -> Self {
+        let StreamTimes { deadline, progress_interval } = times;
         let stream = hub(context.handle()).open();
         let requests = Some(Incoming::new(requests));
         let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
@@ -105,7 +109,7 @@ impl WatchStream {
                 None => hub(self.context.handle()).pull(self.stream, &mut sent, cx.waker()),
             };
             if let Some(bytes) = sent.too_large_bytes {
-                return Poll::Ready(Err(too_large(bytes)));
+                return Poll::Ready(Err(too_large(bytes, MESSAGE_BYTES_MAX)));
             }
             match pulled {
                 Pulled::Behind(scan) => self.scan = Some(scan),
@@ -228,10 +232,10 @@ fn hub(handle: &Handle) -> &Hub {
     handle.watches().hub()
 }
 
-/// How a stream ends whose next response cannot be sent; the text is that of gRPC for Go.
-fn too_large(bytes: usize) -> Status {
+/// How a call ends whose next message cannot be sent; the text is that of gRPC for Go.
+pub(super) fn too_large(bytes: usize, bytes_max: usize) -> Status {
     Status::resource_exhausted(format!(
-        "grpc: trying to send message larger than max ({bytes} vs. {MESSAGE_BYTES_MAX})"
+        "grpc: trying to send message larger than max ({bytes} vs. {bytes_max})"
     ))
 }
 

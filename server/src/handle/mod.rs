@@ -28,7 +28,7 @@ pub use crate::replica::{Capture, Committed, RequestError, TimeToLive};
 pub use crate::state_machine::{ApplyError, Response};
 pub use mailbox::{Delivery, Mailbox, Refused, Request, Stop};
 pub use replies::Replies;
-pub use status::Status;
+pub use status::{LogSync, Status};
 pub use watches::Watches;
 
 /// The shared end of the owner's queue. Cheap to clone.
@@ -250,6 +250,9 @@ impl Handle {
 
     /// Publishes members and alarms. Only the owner calls this.
     pub fn publish_records(&self, members: Vec<Member>, alarms: Vec<Alarm>) {
+        let own_id = self.status().member_id.load(Ordering::Relaxed);
+        let is_learner = members.iter().any(|member| member.id == own_id && member.is_learner);
+        self.status().raft.is_learner.store(is_learner, Ordering::Relaxed);
         *self.shared.members.write() = Arc::new(members);
         *self.shared.alarms.write() = Arc::new(alarms);
     }
@@ -329,6 +332,19 @@ pub(crate) mod tests {
             lease_ttl_min_s: 2,
             defragment: Box::new(drop),
         })
+    }
+
+    #[test]
+    fn a_member_says_that_it_learns_until_it_is_promoted() {
+        let handle = handle(None);
+        handle.status().member_id.store(2, Ordering::Relaxed);
+        let says = |learners: [u64; 1]| {
+            let member =
+                |id| Member { id, is_learner: learners.contains(&id), ..Member::default() };
+            handle.publish_records(vec![member(1), member(2)], Vec::new());
+            handle.status().raft.is_learner.load(Ordering::Relaxed)
+        };
+        assert_eq!([[1], [2], [3]].map(says), [false, true, false]);
     }
 
     /// The owner of these requests takes nothing and says nothing, like one whose disk hangs.

@@ -1,6 +1,7 @@
 //! What the owner publishes about itself for replies, health and metrics.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::lease::LeaseCounts;
 use crate::mvcc::Sizes;
@@ -15,6 +16,7 @@ pub struct Status {
     pub raft: RaftStatus,
     pub space: SpaceStatus,
     pub leases: LeaseStatus,
+    pub log_sync: LogSync,
     /// The index is complete and reads of keys are served.
     pub ready: AtomicBool,
 }
@@ -89,5 +91,64 @@ impl LeaseStatus {
         self.revoked.store(counts.revoked, Ordering::Relaxed);
         self.renewed.store(counts.renewed, Ordering::Relaxed);
         self.expired.store(counts.expired, Ordering::Relaxed);
+    }
+}
+
+/// The sync of the log that is under way: while it lasts the owner answers nobody.
+#[derive(Debug)]
+pub struct LogSync {
+    origin: Instant,
+    /// When it began, in microseconds after `origin`, and one more; 0 while there is none.
+    began_us: AtomicU64,
+}
+
+impl Default for LogSync {
+    fn default() -> Self {
+        Self { origin: Instant::now(), began_us: AtomicU64::new(0) }
+    }
+}
+
+impl LogSync {
+    /// A sync begins at `now`. Only the owner calls this.
+    pub fn begin(&self, now: Instant) {
+        self.began_us.store(self.since_origin_us(now).saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// The disk has answered. Only the owner calls this.
+    pub fn end(&self) {
+        self.began_us.store(0, Ordering::Relaxed);
+    }
+
+    /// How long the disk has not answered at `now`; zero if nothing was asked of it.
+    pub fn pending(&self, now: Instant) -> Duration {
+        match self.began_us.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            began => Duration::from_micros(self.since_origin_us(now).saturating_sub(began - 1)),
+        }
+    }
+
+    fn since_origin_us(&self, now: Instant) -> u64 {
+        let passed = now.saturating_duration_since(self.origin);
+        u64::try_from(passed.as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sync_is_pending_from_its_begin_to_its_end() {
+        let sync = LogSync::default();
+        let at = |seconds| sync.origin + Duration::from_secs(seconds);
+        assert_eq!(sync.pending(at(9)), Duration::ZERO);
+        for began in [0, 5] {
+            sync.begin(at(began));
+            assert_eq!(sync.pending(at(began)), Duration::ZERO);
+            assert_eq!(sync.pending(at(12)), Duration::from_secs(12 - began));
+            assert_eq!(sync.pending(sync.origin), Duration::ZERO, "a clock that was read before");
+            sync.end();
+            assert_eq!(sync.pending(at(13)), Duration::ZERO);
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! A connection that watches what goes through it and sends clients away that ping too often.
+//! A connection that watches what goes through it, sends clients away that ping too often, and ends for
+//! those that never say what they want.
 //!
 //! hyper answers pings by itself and tells nobody, so they are counted below it, in the bytes. It costs a
 //! look at nine bytes of each frame. A connection of HTTP/1 is recognised by its first bytes and left alone.
@@ -6,6 +7,9 @@
 //! ```text
 //! Serving --too many pings--> Leaving --GOAWAY written between two frames--> Draining --end, or 1 s--> closed
 //! ```
+//!
+//! hyper bounds the time for the head of an HTTP/1 request, but only once it knows that it is one. Until
+//! then, and until the first frame of HTTP/2 is there, the time is bounded here.
 //!
 //! While it drains, what the client still sends is read and thrown away: a socket that is closed with
 //! bytes unread is reset, and the client would never see the reason.
@@ -30,14 +34,31 @@ const REASON: &[u8] = b"too_many_pings";
 /// Time for the client to close.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// What a client may take its time for.
+#[derive(Clone, Copy)]
+pub(super) struct Pace {
+    /// The shortest time between two pings; see [`Pings::new`].
+    pub(super) ping_interval: Duration,
+    /// The longest time until it is known what is spoken, and the first frame of HTTP/2 has come.
+    pub(super) opening_max: Duration,
+}
+
 /// `S`, watched.
 pub(super) struct Watched<S> {
     io: S,
+    /// Until the client has said what it speaks.
+    opening: Option<Opening>,
     protocol: Protocol,
     pings: Pings,
     inbound: Frames,
     outbound: Frames,
     phase: Phase,
+}
+
+struct Opening {
+    timeout: Pin<Box<Sleep>>,
+    /// Those of HTTP/2 that began.
+    frames: usize,
 }
 
 enum Protocol {
@@ -55,12 +76,14 @@ enum Phase {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
-    /// Watches `io`, on which pings may come every `interval`.
-    pub(super) fn new(io: S, interval: Duration) -> Self {
+    /// Watches `io`, whose client keeps to `pace`. Needs the timer of a tokio runtime.
+    pub(super) fn new(io: S, pace: Pace) -> Self {
+        let timeout = Box::pin(tokio::time::sleep(pace.opening_max));
         Self {
             io,
+            opening: Some(Opening { timeout, frames: 0 }),
             protocol: Protocol::Unknown(0),
-            pings: Pings::new(interval),
+            pings: Pings::new(pace.ping_interval),
             inbound: Frames::default(),
             outbound: Frames::default(),
             phase: Phase::Serving,
@@ -73,6 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
             let len = (PREFACE.len() - *seen).min(data.len());
             if PREFACE[*seen..*seen + len] != data[..len] {
                 self.protocol = Protocol::Http1;
+                self.opening = None;
             } else {
                 *seen += len;
                 data = &data[len..];
@@ -81,12 +105,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
                 }
             }
         }
-        let mut must_go = false;
+        let (mut must_go, mut frames) = (false, 0);
         if matches!(self.protocol, Protocol::Http2) {
             let pings = &mut self.pings;
-            self.inbound.feed(data, |head| must_go |= pings.received(head));
+            self.inbound.feed(data, |head| {
+                frames += 1;
+                must_go |= pings.received(head);
+            });
+            self.take_frames(frames);
         }
         must_go
+    }
+
+    /// So many frames began; the first one is there when the next begins, or between two.
+    fn take_frames(&mut self, began: usize) {
+        let Some(opening) = &mut self.opening else { return };
+        opening.frames += began;
+        if opening.frames > 1 || (opening.frames == 1 && self.inbound.owed() == 0) {
+            self.opening = None;
+        }
+    }
+
+    /// Ready with an error when the client has taken too long to say what it wants.
+    fn poll_opening(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(opening) = &mut self.opening else { return Poll::Pending };
+        ready!(opening.timeout.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn sent(&mut self, data: &[u8]) {
@@ -154,7 +198,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
             return this.poll_drain(cx);
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, buffer))?;
+        if Pin::new(&mut this.io).poll_read(cx, buffer)?.is_pending() {
+            return this.poll_opening(cx);
+        }
         if this.received(&buffer.filled()[before..]) {
             tracing::info!("a client that pinged too often was sent away");
             let last_stream = this.pings.last_stream();
@@ -223,6 +269,9 @@ mod tests {
     const PING: [u8; 17] = [0, 0, 8, frames::PING, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     const REPLY: [u8; 11] = [0, 0, 2, frames::DATA, 0, 0, 0, 0, 1, b'o', b'k'];
 
+    const PACE: Pace =
+        Pace { ping_interval: Duration::from_secs(5), opening_max: Duration::from_secs(3600) };
+
     async fn read_some(watched: &mut Watched<tokio::io::DuplexStream>) -> usize {
         watched.read(&mut [0; 1000]).await.unwrap()
     }
@@ -230,7 +279,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_is_sent_away_between_two_frames_and_the_rest_of_a_frame_comes_first() {
         let (mut client, server) = tokio::io::duplex(1 << 16);
-        let mut watched = Watched::new(server, Duration::from_secs(5));
+        let mut watched = Watched::new(server, PACE);
         client.write_all(PREFACE).await.unwrap();
         read_some(&mut watched).await;
         for ping in 1..=4 {
@@ -253,10 +302,52 @@ mod tests {
     #[tokio::test]
     async fn what_does_not_begin_as_http2_is_left_alone() {
         let (mut client, server) = tokio::io::duplex(1 << 16);
-        let mut watched = Watched::new(server, Duration::from_secs(5));
+        let mut watched = Watched::new(server, PACE);
         for _ in 0..100 {
             client.write_all(&PING).await.unwrap();
             assert_eq!(read_some(&mut watched).await, PING.len());
+        }
+    }
+
+    /// What becomes of a client that says this, one piece after the other, and then nothing more.
+    async fn fall_silent(pieces: &[&[u8]], opening_max: Duration) -> io::Result<usize> {
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        let mut watched = Watched::new(server, Pace { opening_max, ..PACE });
+        for piece in pieces {
+            client.write_all(piece).await.unwrap();
+            assert_eq!(watched.read(&mut [0; 1000]).await?, piece.len());
+        }
+        watched.read(&mut [0; 1000]).await
+    }
+
+    #[tokio::test]
+    async fn who_never_says_what_it_wants_is_let_go() {
+        let (begun, rest) = PING.split_at(12);
+        let cases: [&[&[u8]]; 6] = [
+            &[],
+            &[&PREFACE[..1]],
+            &[&PREFACE[..10], &PREFACE[10..20]],
+            &[PREFACE],
+            &[PREFACE, &PING[..9]],
+            &[PREFACE, begun],
+        ];
+        for (number, pieces) in cases.into_iter().enumerate() {
+            let end = fall_silent(pieces, Duration::from_millis(5)).await.unwrap_err();
+            assert_eq!(end.kind(), io::ErrorKind::TimedOut, "case {number}");
+        }
+        let both = [PREFACE, &PING].concat();
+        let cut = [rest, begun].concat();
+        let cases: [&[&[u8]]; 5] = [
+            &[b"G"],
+            &[PREFACE, &PING],
+            &[&both],
+            &[PREFACE, begun, rest],
+            &[PREFACE, begun, &cut],
+        ];
+        for (number, pieces) in cases.into_iter().enumerate() {
+            let waits = fall_silent(pieces, Duration::from_millis(5));
+            let ended = tokio::time::timeout(Duration::from_millis(50), waits).await;
+            assert!(ended.is_err(), "case {number}: {ended:?}");
         }
     }
 }

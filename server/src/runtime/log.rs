@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::RunError;
 use super::ending::Ending;
 use crate::consensus::{ConfState, HardState};
+use crate::handle::LogSync;
 use crate::replica::Persist;
 use crate::storage::data_dir::DataDir;
 use crate::storage::wal::{Preparation, Spare, Wal, WalError};
@@ -81,11 +82,14 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Makes what was appended durable, if any of it has to be.
-    pub(super) fn sync_if_needed(&mut self) -> Result<(), RunError> {
+    /// Makes what was appended durable, if any of it has to be; `status` says meanwhile that the disk has
+    /// yet to answer.
+    pub(super) fn sync_if_needed(&mut self, status: &LogSync) -> Result<(), RunError> {
         if self.needs_sync {
             let from = Instant::now();
+            status.begin(from);
             self.wal.sync()?;
+            status.end();
             self.needs_sync = false;
             self.metrics.disk.wal_fsync_seconds.observe(from.elapsed().as_secs_f64());
         }

@@ -198,7 +198,15 @@ pub struct Core {
     tick_elapsed_max: Duration,
 }
 
-/// Puts a recovered member together. `rewrites` is where requests for a rewrite go.
+/// What a member is put into.
+pub struct Surroundings {
+    /// Counts what it does.
+    pub metrics: Arc<Metrics>,
+    /// Where requests for a rewrite of the state store go.
+    pub rewrites: Sender<Work>,
+}
+
+/// Puts a recovered member together.
 ///
 /// # Errors
 /// [`RunError`] if the log cannot be continued.
@@ -206,8 +214,9 @@ pub fn assemble(
     setup: &Setup,
     recovered: Recovered,
     options: Options,
-    (metrics, rewrites): (Arc<Metrics>, Sender<Work>),
+    surroundings: Surroundings,
 ) -> Result<Assembled, RunError> {
+    let Surroundings { metrics, rewrites } = surroundings;
     let Recovered { data_dir, wal, store, view, replica: recovered_replica, report } = recovered;
     let rows: Arc<dyn Rows> = Arc::new(store.reader());
     view.observe(Arc::new(LockTimes::new(metrics.clone())));
@@ -273,7 +282,8 @@ pub fn start(
 ) -> Result<Running, RunError> {
     let (work, queue) = background::queue();
     let tick = options.tick;
-    let assembled = assemble(setup, recovered, options, (metrics, work.clone()))?;
+    let surroundings = Surroundings { metrics, rewrites: work.clone() };
+    let assembled = assemble(setup, recovered, options, surroundings)?;
     let Assembled { handle, worker, mut reserve, data_dir, core } = assembled;
     let data_dir = Arc::new(data_dir);
     let place = (setup.fs.clone(), data_dir.clone());

@@ -311,7 +311,7 @@ impl<B: Beside> Owner<B> {
         self.rounds.effects = effects;
         self.handle.replies().send(&mut self.rounds.replies);
         if !mutants::on(Mutant::AcknowledgeBeforeSync) {
-            self.log.sync_if_needed()?;
+            self.log.sync_if_needed(&self.handle.status().log_sync)?;
         }
         if let Some(sync) = persisted {
             self.replica.handle(Event::Persisted { sync }, &mut self.rounds.effects)?;

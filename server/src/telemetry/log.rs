@@ -1,4 +1,7 @@
 //! The log: JSON lines for machines, text for people on a terminal.
+//!
+//! A line that cannot be written is lost, and nothing else: a full disk or a reader of stderr that went
+//! away is no reason to end a member.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
@@ -64,7 +67,9 @@ pub fn init(level: LevelFilter, json: Option<bool>, targets: &[LogTarget]) -> Re
         .with_max_level(level)
         .with_writer(Outputs { outputs: Arc::new(outputs) })
         .with_ansi(terminal)
-        .with_target(false);
+        .with_target(false)
+        // It would tell stderr that a line is lost, and panic where stderr is what cannot be written.
+        .log_internal_errors(false);
     let started = if json {
         let builder = builder.json().flatten_event(true);
         builder.with_current_span(false).with_span_list(false).finish().try_init()
@@ -98,18 +103,34 @@ impl<'a> MakeWriter<'a> for Outputs {
 }
 
 impl Write for Outputs {
+    /// Each output gets the line, whatever became of the others; the first failure is returned.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        for output in self.outputs.iter() {
-            match output {
-                Output::Stderr => io::stderr().write_all(line)?,
-                Output::Stdout => io::stdout().write_all(line)?,
-                Output::File(file) => (&*file).write_all(line)?,
-            }
-        }
-        Ok(line.len())
+        let written = self.outputs.iter().map(|output| match output {
+            Output::Stderr => io::stderr().write_all(line),
+            Output::Stdout => io::stdout().write_all(line),
+            Output::File(file) => (&*file).write_all(line),
+        });
+        written.fold(Ok(()), Result::and).map(|()| line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_output_that_cannot_be_written_starves_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let targets = ["/dev/full".into(), path.clone()].map(LogTarget::File);
+        let outputs = targets.iter().map(Output::open).collect::<Result<_, _>>().unwrap();
+        let mut outputs = Outputs { outputs: Arc::new(outputs) };
+        let failed = outputs.write(b"line\n").unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "line\n");
     }
 }

@@ -44,6 +44,7 @@ pub struct DiskMetrics {
     pub wal_write_seconds: Histogram,
     pub wal_write_bytes: IntGauge,
     pub commit_seconds: Histogram,
+    pub snapshot_seconds: Histogram,
     pub defrag_seconds: Histogram,
     pub defrag_inflight: IntGauge,
 }
@@ -161,6 +162,7 @@ pub struct OwnMetrics {
     pub raft_term: IntGauge,
     pub value_reads: IntCounter,
     pub connections: IntGauge,
+    pub log_sync_stalled_seconds: Gauge,
     pub index_lock_wait_seconds_max: Gauge,
     pub index_lock_hold_seconds_max: Gauge,
 }
@@ -169,6 +171,7 @@ impl Metrics {
     /// Registers everything at zero. `methods` are those of the API; see [`GrpcMetrics::new`].
     pub fn new(methods: &[(&str, &str, MethodKind)], extensive: bool) -> Self {
         let registry = Registry::new();
+        register_constants(&registry);
         Self {
             grpc: GrpcMetrics::new(&registry, methods, extensive),
             disk: DiskMetrics::new(&registry),
@@ -235,6 +238,15 @@ impl Metrics {
     }
 }
 
+/// Registers what etcd counts and a lone member without users never changes.
+fn register_constants(registry: &Registry) {
+    let server = Family::new(registry, "etcd_server_");
+    server.counter("heartbeat_send_failures_total", "Heartbeats that a slow leader sent too late.");
+    server.counter("learner_promote_successes", "Learners that became voters.");
+    let debug = Family::new(registry, "etcd_debugging_");
+    debug.gauge("auth_revision", "The revision of users and roles.").set(1);
+}
+
 impl DiskMetrics {
     fn new(registry: &Registry) -> Self {
         let disk = Family::new(registry, "etcd_disk_");
@@ -257,6 +269,12 @@ impl DiskMetrics {
                 "Time to commit a flush to the state store, in seconds.",
                 0.001,
                 14,
+            ),
+            snapshot_seconds: disk.histogram(
+                "backend_snapshot_duration_seconds",
+                "Time to send a snapshot to a client, in seconds.",
+                0.01,
+                17,
             ),
             defrag_seconds: disk.histogram(
                 "backend_defrag_duration_seconds",
@@ -474,6 +492,11 @@ impl OwnMetrics {
                 "Stored values that applying had to read from the state store.",
             ),
             connections: own.gauge("client_connections", "Connections of clients."),
+            log_sync_stalled_seconds: own.fraction(
+                "log_sync_stalled_seconds",
+                "For how long the disk has not answered a sync of the log, once it is longer than an \
+                 election timeout; else 0.",
+            ),
             index_lock_wait_seconds_max: own.fraction(
                 "index_lock_wait_seconds_max",
                 "The longest that applying waited for readers of the index since the start.",

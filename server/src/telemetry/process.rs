@@ -23,10 +23,13 @@ pub(super) fn append(text: &mut String) {
         sample(text, "process_open_fds", "gauge", open);
         sample(text, "os_fd_used", "gauge", open);
     }
-    if let Some(limit) = fs::read_to_string("/proc/self/limits").ok().as_deref().and_then(fd_limit)
-    {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    if let Some(limit) = limit(&limits, "Max open files") {
         sample(text, "process_max_fds", "gauge", limit);
         sample(text, "os_fd_limit", "gauge", limit);
+    }
+    if let Some(limit) = limit(&limits, "Max address space") {
+        sample(text, "process_virtual_memory_max_bytes", "gauge", limit);
     }
     if let Some((received, sent)) =
         fs::read_to_string("/proc/self/net/netstat").ok().as_deref().and_then(octets)
@@ -41,6 +44,7 @@ fn sample(text: &mut String, name: &str, kind: &str, value: f64) {
         "process_cpu_seconds_total" => "User and system CPU time, in seconds.",
         "process_resident_memory_bytes" => "Resident memory, in bytes.",
         "process_virtual_memory_bytes" => "Virtual memory, in bytes.",
+        "process_virtual_memory_max_bytes" => "Most virtual memory that there may be, in bytes.",
         "process_start_time_seconds" => "Start of the process, in seconds since 1970.",
         "process_network_receive_bytes_total" => {
             "Bytes received in the network namespace of the process."
@@ -80,9 +84,13 @@ fn boot_seconds(stat: &str) -> Option<f64> {
     stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
 }
 
-fn fd_limit(limits: &str) -> Option<f64> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
+/// The soft limit of this name; where there is none it is the largest number of 64 bits, as for etcd.
+fn limit(limits: &str, name: &str) -> Option<f64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
+    match line.split_whitespace().next()? {
+        "unlimited" => Some(u64::MAX as f64),
+        number => number.parse().ok(),
+    }
 }
 
 /// Bytes in and out: `InOctets` and `OutOctets` of the lines that begin with `IpExt:`, names and numbers.
@@ -111,10 +119,12 @@ mod tests {
         assert!(Stat::parse("7 (x) S").is_none());
         assert_eq!(boot_seconds("cpu 1\nbtime 170\n"), Some(170.0));
         let limits = "Limit Soft Hard Units\nMax open files            1024  4096  files\n";
-        assert_eq!(fd_limit(limits), Some(1024.0));
+        assert_eq!(limit(limits, "Max open files"), Some(1024.0));
+        assert_eq!(limit(limits, "Max address space"), None);
         let netstat = "TcpExt: A\nTcpExt: 1\nIpExt: InNo InOctets OutOctets\nIpExt: 0 7 9\n";
         assert_eq!(octets(netstat), Some((7.0, 9.0)));
         assert_eq!(octets("TcpExt: A\n"), None);
-        assert_eq!(fd_limit("Max open files unlimited unlimited files"), None);
+        let limits = "Max address space unlimited unlimited bytes";
+        assert_eq!(limit(limits, "Max address space"), Some(18_446_744_073_709_551_615.0));
     }
 }

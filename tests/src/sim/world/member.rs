@@ -25,7 +25,7 @@ use quorate_server::mvcc::{Limits, Revision, Row};
 use quorate_server::replica::{self, Event, LeaseConfig, Published};
 use quorate_server::runtime::{
     Assembled, Beside, Options, Owner, Progress, Report, RunError, SegmentJob, Setup, SpareSpace,
-    Work, Worker, assemble, recover,
+    Surroundings, Work, Worker, assemble, recover,
 };
 use quorate_server::state_machine::{FlushBatch, Member as Listed};
 use quorate_server::storage::data_dir::DataDir;
@@ -121,8 +121,8 @@ impl Member {
             .map_err(|text| Violation { invariant: VotesAreKept::NAME, text })?;
         let report = recovered.report.clone();
         let (work, queue) = channel();
-        let metrics = (self.metrics.clone(), work.clone());
-        let assembled = match assemble(&setup, recovered, self.options(), metrics) {
+        let surroundings = Surroundings { metrics: self.metrics.clone(), rewrites: work.clone() };
+        let assembled = match assemble(&setup, recovered, self.options(), surroundings) {
             Ok(assembled) => assembled,
             Err(error) => return Ok(Err(Ending::from(&error))),
         };
