@@ -312,7 +312,10 @@ impl Replica {
         self.leases.applied(self.machine.lessor_mut(), effects);
         self.leases.follow(self.leads_in(), self.machine.lessor_mut(), effects);
         if self.campaign_if_alone() {
-            // Its first entry goes to the disk now, not after the next tick.
+            // Its first entry goes to the disk now, not after the next tick, and with it what it has to say
+            // of itself: whoever can ask this member finds it listed.
+            self.publish_self();
+            self.pending.proposals.send(&mut self.consensus, effects);
             self.take_ready(effects);
         }
         self.pending.reads.release(self.applied_index(), effects);

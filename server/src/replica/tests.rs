@@ -139,6 +139,18 @@ fn put_of_a_mib(id: u64) -> Event {
     put_of(id, 1 << 20)
 }
 
+#[test]
+fn a_member_that_can_be_asked_is_listed_by_its_name() {
+    let mut lone = Lone::new();
+    while !lone.replica.published().raft.leads_alone {
+        lone.run([]);
+        lone.sync();
+    }
+    let names: Vec<String> = lone.replica.members().into_iter().map(|member| member.name).collect();
+    assert_eq!(names, ["seven"]);
+    assert_eq!(lone.replica.cluster_version(), Some(CLUSTER_VERSION));
+}
+
 /// It ended with the batch that was under way, and what came after that was applied again at the start.
 #[test]
 fn a_flush_of_everything_has_also_what_came_during_the_one_under_way() {
