@@ -13,11 +13,10 @@ pub(super) struct Timer {
 }
 
 impl Timer {
-    fn of(seconds: &HistogramVec, kind: &str) -> Self {
-        Self {
-            ok: seconds.with_label_values(&[kind, "true"]),
-            failed: seconds.with_label_values(&[kind, "false"]),
-        }
+    /// The two of `seconds` that have these labels before the one that says which.
+    fn of(seconds: &HistogramVec, labels: &[&str]) -> Self {
+        let with = |success| seconds.with_label_values(&[labels, &[success]].concat());
+        Self { ok: with("true"), failed: with("false") }
     }
 
     /// Counts what began at `started`.
@@ -48,15 +47,11 @@ pub(super) struct Timers {
 
 impl Timers {
     pub(super) fn new(metrics: &Metrics) -> Self {
-        let timer = |kind| Timer::of(&metrics.requests.request_seconds, kind);
-        let ranges = &metrics.requests.range_seconds;
+        let timer = |kind| Timer::of(&metrics.requests.request_seconds, &[kind]);
         Self {
             range: timer("Range"),
             read_only_txn: timer("ReadonlyTxn"),
-            range_alone: Timer {
-                ok: ranges.with_label_values(&["true"]),
-                failed: ranges.with_label_values(&["false"]),
-            },
+            range_alone: Timer::of(&metrics.requests.range_seconds, &[]),
             put: timer("Put"),
             delete_range: timer("DeleteRange"),
             txn: timer("Txn"),

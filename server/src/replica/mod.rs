@@ -134,7 +134,7 @@ pub struct Published {
 }
 
 /// Where a member stands in raft, and what became of its proposals.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)] // Each name says it.
 pub struct RaftState {
     pub term: u64,

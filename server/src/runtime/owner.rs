@@ -340,7 +340,7 @@ impl<B: Beside> Owner<B> {
         }
         let status = self.handle.status();
         let leads_alone = published.raft.leads_alone && !self.rounds.is_stopping;
-        status.raft.publish(&RaftState { leads_alone, ..published.raft.clone() });
+        status.raft.publish(&RaftState { leads_alone, ..published.raft });
         status.space.publish(published.sizes);
         status.leases.publish(&published.leases);
         self.compactions.look(published.compact_scheduled, published.compact_finished);
