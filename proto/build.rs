@@ -6,7 +6,7 @@ use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use prost_types::field_descriptor_proto::Type;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "kv.proto",
     "lease.proto",
     "auth.proto",
@@ -16,6 +16,7 @@ const FILES: [&str; 9] = [
     "lock.proto",
     "election.proto",
     "wal.proto",
+    "health.proto",
 ];
 
 /// Fields of replies that hold `mvccpb.KeyValue`s exactly as they are stored.

@@ -1,4 +1,4 @@
-//! The etcd v3 API and the records of the log as Rust types.
+//! The etcd v3 API, what gRPC servers say of their health, and the records of the log, as Rust types.
 //!
 //! The `.proto` files under `etcd/` are written in our own words from the facts of etcd 3.7; names,
 //! numbers and types are those of the wire. They are compiled by `build.rs` without `protoc`.
@@ -53,6 +53,11 @@ pub mod raftpb {
 /// Records of the write-ahead log.
 pub mod walpb {
     tonic::include_proto!("walpb");
+}
+
+/// The health service of gRPC.
+pub mod grpc_health {
+    tonic::include_proto!("grpc.health.v1");
 }
 
 /// All descriptors, for server reflection: a serialized `google.protobuf.FileDescriptorSet`.

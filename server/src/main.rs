@@ -82,7 +82,7 @@ fn run(config: Config) -> ExitCode {
         return ExitCode::from(1);
     }
     for notice in &config.notices {
-        tracing::warn!(notice, "setting");
+        tracing::warn!("{notice}");
     }
     match server::run(&config) {
         Ok(()) => ExitCode::SUCCESS,

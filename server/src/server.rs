@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::api::{Api, CallTimes, METHODS};
 use crate::config::{
-    AutoCompaction, Config, ConfigError, ETCD_CLUSTER_VERSION, ETCD_VERSION, REQUEST_BYTES_MAX,
+    AutoCompaction, Config, ETCD_CLUSTER_VERSION, ETCD_VERSION, REQUEST_BYTES_MAX,
 };
 use crate::consensus::{self, LogLimits};
 use crate::handle::{Handle, RequestError};
@@ -73,8 +73,6 @@ const _: () = assert!(REQUEST_BYTES_MAX as u64 + COMMAND_OVERHEAD_MAX <= ENTRY_D
 #[allow(missing_docs)] // The variants are the errors they hold.
 pub enum ServerError {
     #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]
     Recover(#[from] RecoverError),
@@ -82,21 +80,15 @@ pub enum ServerError {
     Run(#[from] RunError),
     #[error("cannot start: {0}")]
     Io(#[from] std::io::Error),
-    #[error(
-        "--initial-cluster names {0} members, and clusters of several members are not supported yet: \
-         name this member alone"
-    )]
-    SeveralMembers(usize),
 }
 
 impl ServerError {
     /// The exit code of the process.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(error) => error.exit_code(),
             Self::Recover(error) => error.exit_code(),
             Self::Run(error) => error.exit_code(),
-            Self::Listen(_) | Self::Io(_) | Self::SeveralMembers(_) => 1,
+            Self::Listen(_) | Self::Io(_) => 1,
         }
     }
 }
@@ -108,7 +100,10 @@ impl ServerError {
 pub fn run(config: &Config) -> Result<(), ServerError> {
     // On few cores one thread for all sockets costs half of what several with one queue do.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(config))
+    let result = runtime.block_on(serve(config));
+    // A snapshot may be reading from a disk that hangs: nobody waits for it any more.
+    runtime.shutdown_background();
+    result
 }
 
 async fn serve(config: &Config) -> Result<(), ServerError> {
@@ -197,13 +192,12 @@ async fn recover(setup: Arc<Setup>, progress: Arc<Progress>) -> Result<Recovered
 }
 
 fn services_of(config: &Config, handle: &Handle, metrics: &Arc<Metrics>) -> Services {
-    let health = tonic_health::server::HealthReporter::new();
     let times = CallTimes {
         slow: config.monitor.warning_unary_request,
         progress_interval: config.monitor.watch_progress_interval,
     };
     Services {
-        api: Api::new(handle.clone(), metrics.clone(), config.limits, times, health),
+        api: Api::new(handle.clone(), metrics.clone(), config.limits, times),
         site: Arc::new(Site::new(handle.clone(), metrics.clone(), APPLY_LEVEL, election(config))),
     }
 }
@@ -305,10 +299,7 @@ async fn is_led(handle: &Handle) -> bool {
 }
 
 fn setup(config: &Config, fs: SharedFs) -> Result<Setup, ServerError> {
-    let cluster = config.cluster.bootstrap()?;
-    if cluster.members.len() > 1 {
-        return Err(ServerError::SeveralMembers(cluster.members.len()));
-    }
+    let cluster = &config.cluster;
     let initial_members: Vec<Member> = cluster
         .members
         .iter()
@@ -343,9 +334,10 @@ fn setup(config: &Config, fs: SharedFs) -> Result<Setup, ServerError> {
         wal_dir: config.member.wal_dir.clone(),
         cluster_id: cluster.cluster_id,
         member,
-        may_create: config.cluster.new,
+        may_create: cluster.is_new,
         initial_members: unnamed(initial_members),
         incarnation: random()?,
+        log_stamp: random()?,
         wal,
         cache_bytes: usize::try_from(storage.cache_bytes).unwrap_or(usize::MAX),
         limits: Limits { window_bytes_max: storage.window_bytes },

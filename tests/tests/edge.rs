@@ -20,6 +20,7 @@ const RANGE: &str = "/etcdserverpb.KV/Range";
 const STREAM: &str = "/etcdserverpb.KV/RangeStream";
 /// A `RangeRequest` for the key `a`, as a message, and broken in several ways.
 const GOOD: &[u8] = b"\0\0\0\0\x03\x0a\x01a";
+const HEALTH: &str = "/grpc.health.v1.Health/Check";
 const NO_KEY: &[u8] = b"\0\0\0\0\0";
 const TORN: &[u8] = b"\0\0\0\0\x03\x0a";
 const COMPRESSED: &[u8] = b"\x01\0\0\0\x03\x0a\x01a";
@@ -92,6 +93,9 @@ fn cases() -> Vec<Case> {
             &[("content-type", "application/json")],
             (415, invalid, json),
         ),
+        elsewhere("POST", HEALTH, &[GRPC], (200, Code::Ok, "")),
+        Case { path: HEALTH, ..post(&[GRPC], GOOD, (200, Code::NotFound, "unknown service")) },
+        elsewhere("POST", "/grpc.health.v1.Health/List", &[GRPC], (200, Code::Ok, "")),
         elsewhere("POST", "/etcdserverpb.KV/Nope", &[GRPC], (200, unknown, nope)),
         elsewhere("POST", "/nope", &[GRPC], (200, unknown, "malformed method name: \"/nope\"")),
         elsewhere("POST", "/a/b", &[GRPC], (200, unknown, "unknown service a")),

@@ -135,8 +135,8 @@ impl Call {
         counters.sent.inc();
         if elapsed > self.slow {
             let (service, method, _) = METHODS[self.method];
-            let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
             let code = code_name(code as usize);
+            let elapsed_ms = elapsed.as_secs_f64() * 1000.0;
             tracing::warn!(service, method, elapsed_ms, code, "slow request");
         }
     }

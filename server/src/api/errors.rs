@@ -163,6 +163,13 @@ pub(crate) fn read(error: ReadError) -> Result<Refusal, RowsError> {
     }
 }
 
+/// How a call ends whose next message cannot be sent; the text is that of gRPC for Go.
+pub(super) fn too_large(bytes: usize, bytes_max: usize) -> Status {
+    Status::resource_exhausted(format!(
+        "grpc: trying to send message larger than max ({bytes} vs. {bytes_max})"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

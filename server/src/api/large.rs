@@ -20,7 +20,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 use quorate_proto::etcdserverpb::RangeResponse;
 use tonic::{Response, Status};
 
-use super::watch::too_large;
+use super::errors::too_large;
 use crate::watch::PREFIX_LEN;
 
 /// Replies with at least this many bytes of rows go this way.

@@ -28,6 +28,7 @@ mod election;
 mod errors;
 mod follow;
 mod head;
+mod health;
 mod incoming;
 mod keep_alive;
 mod kv;

@@ -9,7 +9,6 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tonic::Status;
-use tonic_health::server::HealthReporter;
 
 use super::body::{Call, ReplyBody, RequestBody};
 use super::context::Context;
@@ -51,19 +50,18 @@ pub struct Api {
 impl Api {
     /// The services of one member.
     ///
-    /// `metrics` must have been made with [`METHODS`]. Say in `health` what is served; at first everything is.
+    /// `metrics` must have been made with [`METHODS`].
     pub fn new(
         handle: Handle,
         metrics: Arc<Metrics>,
         limits: LimitConfig,
         times: CallTimes,
-        health: HealthReporter,
     ) -> Arc<Self> {
         let context = Context::new(handle, Arc::clone(&metrics), limits);
         Arc::new(Self {
             message_bytes_max: limits.message_bytes_max(),
             times,
-            services: Services::new(&context, health),
+            services: Services::new(&context),
             context,
             metrics,
         })

@@ -10,11 +10,10 @@ use quorate_proto::etcdserverpb::cluster_server::ClusterServer;
 use quorate_proto::etcdserverpb::kv_server::KvServer;
 use quorate_proto::etcdserverpb::lease_server::LeaseServer;
 use quorate_proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use quorate_proto::grpc_health::health_server::HealthServer;
 use quorate_proto::v3electionpb::election_server::ElectionServer;
 use quorate_proto::v3lockpb::lock_server::LockServer;
 use tonic::codegen::Service;
-use tonic_health::pb::health_server::HealthServer;
-use tonic_health::server::{HealthReporter, HealthService};
 
 use super::auth::AuthService;
 use super::body::RequestBody;
@@ -22,6 +21,7 @@ use super::cluster::ClusterService;
 use super::concurrency::Concurrency;
 use super::context::Context;
 use super::election::ElectionService;
+use super::health::HealthService;
 use super::kv::KvService;
 use super::lease::LeaseService;
 use super::lock::LockService;
@@ -50,13 +50,12 @@ pub(super) struct Services {
 }
 
 impl Services {
-    /// The services of `context`'s member; `health` is what the health service says.
-    pub(super) fn new(context: &Context, health: HealthReporter) -> Self {
+    /// The services of `context`'s member.
+    pub(super) fn new(context: &Context) -> Self {
         const DESCRIBED: &str = "the descriptors are compiled in";
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(quorate_proto::DESCRIPTORS)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         // The length is checked by `RequestBody`, with the text of gRPC for Go.
         let unlimited = usize::MAX;
@@ -76,7 +75,7 @@ impl Services {
             auth: auth.max_decoding_message_size(unlimited),
             lock: lock.max_decoding_message_size(unlimited),
             election: election.max_decoding_message_size(unlimited),
-            health: HealthServer::new(HealthService::from_health_reporter(health)),
+            health: HealthServer::new(HealthService),
             reflection: dispatch(reflection().build_v1().expect(DESCRIBED)),
             reflection_alpha: dispatch(reflection().build_v1alpha().expect(DESCRIBED)),
         }
@@ -93,9 +92,7 @@ impl Services {
             "etcdserverpb.Auth" => serve(self.auth.clone().call(request)).await,
             "v3lockpb.Lock" => serve(self.lock.clone().call(request)).await,
             "v3electionpb.Election" => serve(self.election.clone().call(request)).await,
-            "grpc.health.v1.Health" if name != "List" => {
-                serve(self.health.clone().call(request)).await
-            }
+            "grpc.health.v1.Health" => serve(self.health.clone().call(request)).await,
             "grpc.reflection.v1.ServerReflection" => (self.reflection)(request).await,
             "grpc.reflection.v1alpha.ServerReflection" => (self.reflection_alpha)(request).await,
             _ => unavailable(&format!("{service}/{name}")).into_http(),

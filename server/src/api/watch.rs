@@ -20,7 +20,7 @@ use tonic::Status;
 use super::admin_errors::AdminRefusal;
 use super::body::RequestBody;
 use super::context::Context;
-use super::errors::Refusal;
+use super::errors::{Refusal, too_large};
 use super::incoming::Incoming;
 use crate::handle::Handle;
 use crate::mvcc::{KeyRange, RangeEnd};
@@ -230,13 +230,6 @@ impl Drop for WatchStream {
 
 fn hub(handle: &Handle) -> &Hub {
     handle.watches().hub()
-}
-
-/// How a call ends whose next message cannot be sent; the text is that of gRPC for Go.
-pub(super) fn too_large(bytes: usize, bytes_max: usize) -> Status {
-    Status::resource_exhausted(format!(
-        "grpc: trying to send message larger than max ({bytes} vs. {bytes_max})"
-    ))
 }
 
 /// Which share of the interval a stream waits longer; neighbours differ.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::settings::Settings;
 use super::{
-    AutoCompaction, ClusterConfig, Config, ConfigError, Http2Config, LimitConfig, ListenAddr,
+    AutoCompaction, Config, ConfigError, Http2Config, InitialCluster, LimitConfig, ListenAddr,
     ListenConfig, LogConfig, LogFormat, LogLevel, LogOutput, MemberConfig, MonitorConfig,
     RaftConfig, StorageConfig, Url, cluster, features, value,
 };
@@ -28,7 +28,7 @@ pub(super) fn config(settings: Settings) -> Result<Config, ConfigError> {
     let (gates, features) = features::read(settings.text("feature-gates"), &mut notices)?;
     let member = member(&settings)?;
     Ok(Config {
-        cluster: cluster_config(&settings, &member.name)?,
+        cluster: initial_cluster(&settings, &member.name)?,
         raft: raft(&settings, gates.lease_checkpoint)?,
         listen: listen(&settings)?,
         limits: limits(&settings, &mut notices)?,
@@ -87,26 +87,25 @@ fn member(settings: &Settings) -> Result<MemberConfig, ConfigError> {
     Ok(MemberConfig { name, data_dir, wal_dir, advertise_client_urls })
 }
 
-fn cluster_config(settings: &Settings, name: &str) -> Result<ClusterConfig, ConfigError> {
+fn initial_cluster(settings: &Settings, name: &str) -> Result<InitialCluster, ConfigError> {
     let advertise_peer_urls = urls(settings, "initial-advertise-peer-urls")?;
     if advertise_peer_urls.is_empty() {
         return Err(refused(settings, "initial-advertise-peer-urls", "must name at least one URL"));
     }
-    let initial_is_given = settings.is_set("initial-cluster");
-    let initial = if initial_is_given {
+    let initial = if settings.is_set("initial-cluster") {
         cluster::parse_initial(settings.text("initial-cluster"))
             .map_err(|why| refused(settings, "initial-cluster", &format!("is wrong: {why}")))?
     } else {
         [(name.to_owned(), advertise_peer_urls.clone())].into()
     };
-    Ok(ClusterConfig {
+    let flags = cluster::ClusterFlags {
         name: name.to_owned(),
         initial,
-        initial_is_given,
-        new: settings.text("initial-cluster-state") == "new",
+        is_new: settings.text("initial-cluster-state") == "new",
         token: settings.text("initial-cluster-token").to_owned(),
         advertise_peer_urls,
-    })
+    };
+    flags.describe()
 }
 
 fn raft(settings: &Settings, lease_checkpoint: bool) -> Result<RaftConfig, ConfigError> {

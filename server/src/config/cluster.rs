@@ -9,26 +9,25 @@ use sha1::{Digest, Sha1};
 
 use super::{ConfigError, Url};
 
-/// What the flags say about the cluster. Looked at only while the data directory is empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClusterConfig {
+/// What the flags say about the cluster.
+pub(super) struct ClusterFlags {
     /// This member's name.
-    pub name: String,
+    pub(super) name: String,
     /// Peer URLs by member name, sorted.
-    pub initial: BTreeMap<String, Vec<Url>>,
-    /// Whether `initial` was given or follows from name and peer URLs.
-    pub initial_is_given: bool,
+    pub(super) initial: BTreeMap<String, Vec<Url>>,
     /// Whether to form a new cluster; otherwise to join one.
-    pub new: bool,
+    pub(super) is_new: bool,
     /// The cluster's token.
-    pub token: String,
+    pub(super) token: String,
     /// Where others reach this member, sorted.
-    pub advertise_peer_urls: Vec<Url>,
+    pub(super) advertise_peer_urls: Vec<Url>,
 }
 
 /// The cluster that a new member forms with the others, each with its ID.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InitialCluster {
+    /// Whether to form it; otherwise it is there, and the member joins it.
+    pub is_new: bool,
     /// The cluster's ID.
     pub cluster_id: u64,
     /// The ID of this member.
@@ -48,12 +47,13 @@ pub struct InitialMember {
     pub peer_urls: Vec<String>,
 }
 
-impl ClusterConfig {
-    /// The cluster to form.
+impl ClusterFlags {
+    /// The cluster that they describe.
     ///
     /// # Errors
-    /// If this member is not in it, or with other URLs than it advertises, or two members are the same.
-    pub fn bootstrap(&self) -> Result<InitialCluster, ConfigError> {
+    /// If this member is not in it, or with other URLs than it advertises, or two members are the same,
+    /// or there are several, which is not supported yet.
+    pub(super) fn describe(&self) -> Result<InitialCluster, ConfigError> {
         let Some(own) = self.initial.get(&self.name) else {
             return Err(ConfigError::invalid(format!(
                 "--initial-cluster has no member named {:?}, which is the --name of this one",
@@ -85,9 +85,17 @@ impl ClusterConfig {
                 pair[0].name, pair[1].name
             )));
         }
+        if members.len() > 1 {
+            return Err(ConfigError::invalid(format!(
+                "--initial-cluster names {} members, and clusters of several members are not supported \
+                 yet: name this member alone",
+                members.len()
+            )));
+        }
         let ids: Vec<u64> = members.iter().map(|member| member.id).collect();
         let member_id = member_id(own, &self.token);
-        Ok(InitialCluster { cluster_id: cluster_id(&ids), member_id, members })
+        let is_new = self.is_new;
+        Ok(InitialCluster { is_new, cluster_id: cluster_id(&ids), member_id, members })
     }
 }
 
@@ -150,12 +158,11 @@ fn join(urls: &[Url]) -> String {
 mod tests {
     use super::*;
 
-    fn config(name: &str, initial: &str, advertise: &str, token: &str) -> ClusterConfig {
-        ClusterConfig {
+    fn config(name: &str, initial: &str, advertise: &str, token: &str) -> ClusterFlags {
+        ClusterFlags {
             name: name.to_owned(),
             initial: parse_initial(initial).unwrap(),
-            initial_is_given: true,
-            new: true,
+            is_new: true,
             token: token.to_owned(),
             advertise_peer_urls: Url::parse_list(advertise).unwrap(),
         }
@@ -170,14 +177,14 @@ mod tests {
             "http://localhost:2380",
             "etcd-cluster",
         )
-        .bootstrap()
+        .describe()
         .unwrap();
         assert_eq!(default.cluster_id, 0xcdf8_1819_4e3a_8c32);
         assert_eq!(default.member_id, 0x8e9e_05c5_2164_694d);
 
         let other = "http://127.0.0.1:23701";
         let other = config("default", &format!("default={other}"), other, "etcd-cluster")
-            .bootstrap()
+            .describe()
             .unwrap();
         assert_eq!(other.cluster_id, 13_161_535_553_551_807_526);
         assert_eq!(other.member_id, 8_048_172_907_000_392_618);
@@ -188,9 +195,10 @@ mod tests {
         let cases = [
             ("a", "b=http://x:1", "http://x:1", "no member named \"a\""),
             ("a", "a=http://x:1", "http://x:2", "--initial-advertise-peer-urls is http://x:2"),
+            ("a", "a=http://x:1,b=http://x:2", "http://x:1", "names 2 members"),
         ];
         for (name, initial, advertise, expected) in cases {
-            let error = config(name, initial, advertise, "t").bootstrap().unwrap_err();
+            let error = config(name, initial, advertise, "t").describe().expect_err(initial);
             assert!(error.to_string().contains(expected), "{error}");
         }
     }

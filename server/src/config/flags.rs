@@ -110,10 +110,10 @@ impl Kind {
     pub(crate) fn expected(&self) -> String {
         match self {
             Self::Bool => "true or false".to_owned(),
-            Self::Text => "a text".to_owned(),
+            Self::Text => "any text".to_owned(),
             Self::Urls => "URLs, separated by commas".to_owned(),
-            Self::Int => "a whole number".to_owned(),
-            Self::Uint => "a whole number, 0 or more".to_owned(),
+            Self::Int => "a whole number from -2^63 to 2^63 - 1".to_owned(),
+            Self::Uint => "a whole number from 0 to 2^64 - 1".to_owned(),
             Self::Duration => "a duration like 500ms, 5s or 1m30s".to_owned(),
             Self::Choice(choices) => match choices.split_last() {
                 Some((last, [])) => (*last).to_owned(),
@@ -186,22 +186,42 @@ pub(crate) fn help() -> String {
          those of Quorate itself, like --quorate-cache-bytes, as QUORATE_CACHE_BYTES.\n",
     );
     let mut group = "";
-    for flag in flags().iter().filter(|flag| flag.fate != Fate::Legacy && flag.name != "h") {
+    for flag in flags().iter().filter(|flag| flag.fate == Fate::Used && flag.name != "h") {
         if flag.group != group {
             group = flag.group;
             let _ = write!(text, "\n{group}:\n");
         }
         wrap(&mut text, "  ", &format!("--{} '{}'", flag.name, flag.default));
         wrap(&mut text, "    ", flag.help);
-        match flag.fate {
-            Fate::Used | Fate::Legacy => {}
-            Fate::Idle(why) => wrap(&mut text, "    ", &format!("No effect: {why}.")),
-            Fate::Later(why) | Fate::Never(why) => {
-                wrap(&mut text, "    ", &format!("Not supported: {why}."));
-            }
+        if matches!(flag.kind, Kind::Choice(_)) {
+            wrap(&mut text, "    ", &format!("Must be {}.", flag.kind.expected()));
         }
     }
+    text.push_str("\nFlags of etcd that have no effect here:\n");
+    by_reason(&mut text, |fate| if let Fate::Idle(why) = fate { Some(why) } else { None });
+    text.push_str("\nFlags of etcd that are refused, unless they keep etcd's default:\n");
+    by_reason(&mut text, |fate| match fate {
+        Fate::Later(why) | Fate::Never(why) => Some(why),
+        Fate::Used | Fate::Idle(_) | Fate::Legacy => None,
+    });
     text
+}
+
+/// Appends each reason that `reason` finds in a flag's fate, and below it the flags that have it.
+fn by_reason(text: &mut String, reason: impl Fn(Fate) -> Option<&'static str>) {
+    let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
+    for flag in flags() {
+        let Some(why) = reason(flag.fate) else { continue };
+        let name = format!("--{}", flag.name);
+        match reasons.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, names)) => names.push(name),
+            None => reasons.push((why, vec![name])),
+        }
+    }
+    for (why, names) in reasons {
+        wrap(text, "  ", &format!("{why}:"));
+        wrap(text, "    ", &names.join(" "));
+    }
 }
 
 /// Appends `sentence` in lines of at most [`COLUMNS`], the first behind `indent`, the others further in.
@@ -271,15 +291,20 @@ mod tests {
     #[test]
     fn help_has_a_heading_per_group_and_a_default_per_flag() {
         let text = help();
-        for heading in ["\nMember:\n", "\nClustering:\n", "\nSecurity:\n", "\nLogging:\n"] {
+        for heading in ["\nMember:\n", "\nClustering:\n", "\nStorage:\n", "\nLogging:\n"] {
             assert!(text.contains(heading), "{heading}");
         }
         assert!(text.contains("  --max-wals '5'\n    Log segments"));
         assert!(!text.contains("--vv"));
         let long = text.lines().find(|line| line.len() > 80);
         assert_eq!(long, None, "a line of more than 80 columns");
-        let reason =
-            "No effect: the state store flushes by its own rule, and no acknowledged\n      write";
-        assert!(text.contains(reason), "{text}");
+        assert!(text.contains("    Must be periodic or revision.\n"), "{text}");
+        let refused = "  locking memory is not available yet:\n    --memory-mlock\n";
+        assert!(text.contains(refused), "{text}");
+        for flag in flags().iter().filter(|flag| flag.fate != Fate::Legacy && flag.name != "h") {
+            let is_named = |word: &str| word.strip_prefix("--") == Some(flag.name);
+            let named = text.split_whitespace().filter(|word| is_named(word)).count();
+            assert!(named >= 1, "--{} is nowhere in the help", flag.name);
+        }
     }
 }

@@ -33,7 +33,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use build::REQUEST_BYTES_MAX;
-pub use cluster::{ClusterConfig, InitialCluster, InitialMember, cluster_id, member_id};
+pub use cluster::{InitialCluster, InitialMember, cluster_id, member_id};
 pub use urls::{ListenAddr, Url};
 
 use settings::Settings;
@@ -83,7 +83,7 @@ pub struct Config {
     /// Who this member is and where its state is.
     pub member: MemberConfig,
     /// Who its cluster is.
-    pub cluster: ClusterConfig,
+    pub cluster: InitialCluster,
     /// Time and log of raft.
     pub raft: RaftConfig,
     /// The sockets.

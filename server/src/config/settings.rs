@@ -63,7 +63,10 @@ impl Settings {
                 Some(text) => text,
                 None if flag.kind == Kind::Bool => "true".to_owned(),
                 None => args.next().ok_or_else(|| {
-                    ConfigError::usage(format!("--{name} needs a value: {}", flag.kind.expected()))
+                    let expected = flag.kind.expected();
+                    ConfigError::usage(format!(
+                        "--{name} needs a value, {expected}: write --{name}=..."
+                    ))
                 })?,
             };
             self.set(flag, text, From::CommandLine)?;

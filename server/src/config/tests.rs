@@ -37,7 +37,7 @@ fn without_flags_everything_is_as_in_etcd() {
     assert_eq!(config.storage.quota_bytes, Some(2 << 30));
     assert_eq!(config.storage.wals_max, Some(5));
     assert_eq!(config.auto_compaction, AutoCompaction::Off);
-    assert_eq!(config.cluster.bootstrap().unwrap().cluster_id, 0xcdf8_1819_4e3a_8c32);
+    assert_eq!(config.cluster.cluster_id, 0xcdf8_1819_4e3a_8c32);
     assert_eq!(config.notices, Vec::<String>::new());
 }
 
@@ -75,13 +75,14 @@ fn what_is_not_meant_is_refused_in_one_sentence_that_says_what_would_be_right() 
     let cases = [
         ("--frobnicate", 2, "there is no flag --frobnicate: --help lists all flags"),
         ("--data-dirr x", 2, "there is no flag --data-dirr: did you mean --data-dir?"),
-        ("--name", 2, "--name needs a value: a text"),
+        ("--name", 2, "--name needs a value, any text: write --name=..."),
         ("extra", 2, "\"extra\" is not a flag"),
         ("--pre-vote false", 2, "\"false\" is not a flag"),
         ("--pre-vote=maybe", 2, "--pre-vote is \"maybe\", but must be true or false"),
-        ("--heartbeat-interval x", 2, "must be a whole number, 0 or more"),
-        ("--max-txn-ops=-1", 2, "must be a whole number, 0 or more"),
-        ("--quota-backend-bytes 8G", 2, "must be a whole number"),
+        ("--heartbeat-interval x", 2, "must be a whole number from 0 to 2^64 - 1"),
+        ("--max-txn-ops=-1", 2, "must be a whole number from 0 to 2^64 - 1"),
+        ("--max-wals 99999999999999999999", 2, "must be a whole number from 0 to 2^64 - 1"),
+        ("--quota-backend-bytes 8G", 2, "must be a whole number from -2^63 to 2^63 - 1"),
         ("--grpc-keepalive-interval 5", 2, "must be a duration like 500ms, 5s or 1m30s"),
         ("--initial-cluster-state foo", 2, "must be new or existing"),
         ("--log-format foo", 2, "must be json or console"),
@@ -192,7 +193,7 @@ fn zero_and_negative_sizes_mean_what_they_mean_in_etcd() {
 #[test]
 fn a_name_alone_makes_a_cluster_of_one_at_its_own_urls() {
     let config = ok("--name a --initial-advertise-peer-urls http://h:1,http://g:1");
-    let initial = config.cluster.bootstrap().unwrap();
+    let initial = config.cluster;
     assert_eq!(initial.members.len(), 1);
     assert_eq!(initial.members[0].peer_urls, ["http://g:1", "http://h:1"]);
     assert_eq!(initial.members[0].id, initial.member_id);

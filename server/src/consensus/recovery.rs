@@ -15,7 +15,7 @@ const MESSAGE_BYTES_MAX: u64 = 512 << 10;
 /// As in etcd: with `MESSAGE_BYTES_MAX` more than any link holds; small messages need many.
 const INFLIGHT_MESSAGES_MAX: usize = 512;
 
-/// What raft hands out in one turn: some thousands of small commands.
+/// What raft hands out at once: some thousands of small commands.
 const COMMITTED_BYTES_PER_READY_MAX: u64 = 1 << 20;
 
 /// How a member takes part.

@@ -94,11 +94,12 @@ impl LeaseStatus {
     }
 }
 
-/// The sync of the log that is under way: while it lasts the owner answers nobody.
+/// What the owner asked of the log's disk and has no answer to: a write or a sync. While it lasts nobody is
+/// answered.
 #[derive(Debug)]
 pub struct LogSync {
     origin: Instant,
-    /// When it began, in microseconds after `origin`, and one more; 0 while there is none.
+    /// When that was, in microseconds after `origin`, and one more; 0 while there is none.
     began_us: AtomicU64,
 }
 
@@ -109,7 +110,7 @@ impl Default for LogSync {
 }
 
 impl LogSync {
-    /// A sync begins at `now`. Only the owner calls this.
+    /// The disk is asked at `now`. Only the owner calls this.
     pub fn begin(&self, now: Instant) {
         self.began_us.store(self.since_origin_us(now).saturating_add(1), Ordering::Relaxed);
     }

@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 
 use super::site::{Page, Site};
 use crate::mvcc::{KeyRange, RangeQuery, Revision, RevisionBounds};
-use crate::state_machine::{Alarm, AlarmKind};
+use crate::state_machine::AlarmKind;
 use crate::view::ReadError;
 
 /// One check of `/livez` or `/readyz`.
@@ -118,7 +118,7 @@ pub(super) async fn health(site: &Site, query: &Query) -> Page {
 async fn reason(site: &Site, query: &Query) -> String {
     let handle = site.handle();
     for alarm in handle.alarms().iter() {
-        let name = alarm_name(alarm);
+        let name = alarm.kind.name();
         if !query.excludes(name) {
             return format!("ALARM {name}");
         }
@@ -167,13 +167,6 @@ async fn linearizable(site: &Site) -> Result<(), String> {
         return Err(format!("the disk has not answered for {} s", stalled.as_secs()));
     }
     site.handle().linearize().await.map_err(|error| format!("etcdserver: {error}"))
-}
-
-fn alarm_name(alarm: &Alarm) -> &'static str {
-    match alarm.kind {
-        AlarmKind::NoSpace => "NOSPACE",
-        AlarmKind::Corrupt => "CORRUPT",
-    }
 }
 
 /// `/livez` and `/readyz`, or `only` one of the checks that the probe knows.

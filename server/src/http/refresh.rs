@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::handle::Handle;
-use crate::state_machine::AlarmKind;
 use crate::telemetry::{IntCounter, Metrics};
 
 /// Copies status, members and alarms into `metrics`.
@@ -35,11 +34,8 @@ pub(super) fn refresh(metrics: &Metrics, handle: &Handle) {
     raise(&lease.expired, counts.expired.load(Relaxed));
     space.alarms.reset();
     for alarm in handle.alarms().iter() {
-        let kind = match alarm.kind {
-            AlarmKind::NoSpace => "NOSPACE",
-            AlarmKind::Corrupt => "CORRUPT",
-        };
-        space.alarms.with_label_values(&[format!("{:x}", alarm.member_id).as_str(), kind]).set(1);
+        let member_id = format!("{:x}", alarm.member_id);
+        space.alarms.with_label_values(&[member_id.as_str(), alarm.kind.name()]).set(1);
     }
     let mvcc = &metrics.mvcc;
     let own_bytes = handle.record_bytes();

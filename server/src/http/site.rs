@@ -145,7 +145,7 @@ fn clean_path(path: &str) -> Option<String> {
 }
 
 /// The probe that a path names, and the one check that it asks for; `None` if there is no such check.
-fn split_probe(path: &str) -> Option<(Probe, Option<&str>)> {
+pub(super) fn split_probe(path: &str) -> Option<(Probe, Option<&str>)> {
     let (probe, rest) = match (path.strip_prefix("/livez"), path.strip_prefix("/readyz")) {
         (Some(rest), _) => (Probe::Live, rest),
         (None, Some(rest)) => (Probe::Ready, rest),

@@ -44,8 +44,20 @@ pub enum Renewal {
     /// Its time is over: the answer is that it is gone, once it is.
     Expired,
     /// It has its full time again here, but the records say otherwise, or will: before the answer a
-    /// checkpoint of 0 must be committed, and be told to [`Expiry::cleared`].
+    /// checkpoint of 0 must be committed. [`Expiry::clearing`] is told that one will be proposed, and
+    /// [`Expiry::cleared`] that it took effect.
     Checkpointed,
+}
+
+/// What a checkpoint of 0 did that took effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleared {
+    /// The records grant the lease its full time.
+    All,
+    /// Another one is under way, and what was written down before it may be too.
+    Part,
+    /// Nothing: the lease is gone, or is being revoked.
+    Nothing,
 }
 
 /// Deadlines of all leases while this member leads; none otherwise.
@@ -80,9 +92,9 @@ struct Deadline {
     is_recorded: bool,
     /// The remaining time that was last to be written down, in seconds, until it is.
     writing_s: Option<i64>,
-    /// A checkpoint of 0 was asked for, and none has taken effect since: nothing else is written down
-    /// meanwhile, for it would undo what a renewal is answered by.
-    is_clearing: bool,
+    /// Checkpoints of 0 that have not taken effect. Nothing else is written down meanwhile: it would
+    /// undo what a renewal is answered by. None is lost while this member leads.
+    clearing: u32,
 }
 
 impl Deadline {
@@ -190,21 +202,30 @@ impl Expiry {
             return Renewal::Expired;
         }
         let must_clear = deadline.is_checkpointed() && !mutants::on(Mutant::CheckpointKept);
-        deadline.is_clearing |= must_clear;
         self.refresh(id);
         if must_clear { Renewal::Checkpointed } else { Renewal::Renewed }
     }
 
-    /// A checkpoint of 0 is committed: the records grant the lease its full time. `false` if it is gone,
-    /// or is being revoked.
-    pub fn cleared(&mut self, id: i64) -> bool {
-        let Some(deadline) = self.deadlines.get_mut(&id) else { return false };
-        (deadline.is_recorded, deadline.is_clearing) = (false, false);
-        let lives = !deadline.is_revoking;
-        if lives {
-            self.refresh(id);
+    /// A checkpoint of 0 is proposed for a lease, before anything else is written down.
+    pub fn clearing(&mut self, id: i64) {
+        if let Some(deadline) = self.deadlines.get_mut(&id) {
+            deadline.clearing += 1;
         }
-        lives
+    }
+
+    /// A checkpoint of 0 took effect.
+    pub fn cleared(&mut self, id: i64) -> Cleared {
+        let Some(deadline) = self.deadlines.get_mut(&id) else { return Cleared::Nothing };
+        deadline.is_recorded = false;
+        deadline.clearing = deadline.clearing.saturating_sub(1);
+        if deadline.is_revoking {
+            return Cleared::Nothing;
+        }
+        if deadline.clearing > 0 {
+            return Cleared::Part;
+        }
+        self.refresh(id);
+        Cleared::All
     }
 
     /// The records hold a remaining time, whatever was thought before.
@@ -278,7 +299,7 @@ impl Expiry {
             let left_s = to_s(left_ms);
             // One that was just renewed has all of it, whatever was thought a moment ago.
             let is_full =
-                deadline.is_fresh || deadline.is_clearing || to_ms(left_s) >= deadline.ttl_ms;
+                deadline.is_fresh || deadline.clearing > 0 || to_ms(left_s) >= deadline.ttl_ms;
             deadline.checkpoint_ms = None;
             if left_ms > 0 && !deadline.is_revoking && !is_full {
                 deadline.writing_s = Some(left_s);

@@ -23,5 +23,5 @@ mod lessor;
 #[cfg(test)]
 mod tests;
 
-pub use expiry::{Expiry, Renewal, Timing};
+pub use expiry::{Cleared, Expiry, Renewal, Timing};
 pub use lessor::{Changed, Grant, LEASE_BYTES, Lease, LeaseCounts, LeaseError, Lessor, TTL_S_MAX};

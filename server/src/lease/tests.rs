@@ -158,27 +158,27 @@ fn what_is_left_of_long_leases_is_written_down_and_cleared_before_a_renewal_is_a
     assert_eq!(expiry.take_checkpoints(10), [(1, 700), (3, 400)], "the short one is not worth it");
     expiry.checkpointed(1, 700);
     expiry.checkpointed(3, 400);
-    assert_eq!(expiry.renew(3), Renewal::Checkpointed);
+    clear(&mut expiry, 3);
     expiry.pass(1);
-    assert!(expiry.cleared(3));
+    assert_eq!(expiry.cleared(3), Cleared::All);
     assert_eq!(expiry.renew(3), Renewal::Renewed);
     expiry.pass(300_000);
     // One was renewed since: it has all of its time again.
     assert_eq!(expiry.take_checkpoints(9), [(1, 400)], "a second that has begun counts");
     // Between a renewal and its checkpoint of 0 nothing else is written down.
-    assert_eq!(expiry.renew(1), Renewal::Checkpointed);
+    clear(&mut expiry, 1);
     expiry.pass(300_000);
     assert_eq!(expiry.take_checkpoints(9), [(3, 400)]);
     // However long that takes: what is written down behind it would undo it.
     expiry.pass(300_000);
     assert_eq!(expiry.take_checkpoints(9), [(3, 100)]);
-    assert!(expiry.cleared(1));
+    assert_eq!(expiry.cleared(1), Cleared::All);
     expiry.pass(300_000);
     expiry.pass(300_000);
     assert_eq!(expiry.take_checkpoints(9), [(1, 700)]);
     // What the records hold counts, whatever this member thought.
-    assert_eq!(expiry.renew(1), Renewal::Checkpointed);
-    assert!(expiry.cleared(1));
+    clear(&mut expiry, 1);
+    assert_eq!(expiry.cleared(1), Cleared::All);
     expiry.checkpointed(1, 500);
     assert_eq!(expiry.renew(1), Renewal::Checkpointed);
     expiry.revoked(1);
@@ -306,23 +306,46 @@ proptest! {
     }
 }
 
-/// A clear came back after its requests had given up; the next one was under way meanwhile.
+/// Renews a lease whose answer needs a checkpoint of 0, which is proposed.
+fn clear(expiry: &mut Expiry, id: i64) {
+    assert_eq!(expiry.renew(id), Renewal::Checkpointed);
+    expiry.clearing(id);
+}
+
+/// The first checkpoint of 0 came back after its requests had given up, and a renewal has asked for
+/// another one. If anything were written down behind that, it would undo what the next renewal, which
+/// waits too, is answered by.
 #[test]
-fn a_renewal_waits_while_a_checkpoint_is_under_way() {
+fn nothing_is_written_down_and_no_renewal_answered_before_the_last_of_several_clears() {
     let mut expiry = Expiry::new(TIMING);
     expiry.promote([Lease { remaining_ttl_s: 500, ..lease(1, 600) }].into_iter(), 0);
     expiry.pass(290_000);
-    assert_eq!(expiry.renew(1), Renewal::Checkpointed);
+    clear(&mut expiry, 1);
     expiry.pass(8_000);
-    assert_eq!(expiry.renew(1), Renewal::Checkpointed);
-    assert!(expiry.cleared(1), "the first clear");
+    clear(&mut expiry, 1);
+    assert_eq!(expiry.cleared(1), Cleared::Part, "the first");
     expiry.pass(500);
     expiry.pass(2_500);
-    let written_down = expiry.take_checkpoints(10);
-    let &[(1, left_s)] = &written_down[..] else { panic!("{written_down:?}") };
-    assert!(expiry.cleared(1), "the second clear, proposed before it");
-    assert_eq!(expiry.renew(1), Renewal::Checkpointed);
-    expiry.checkpointed(1, left_s);
-    assert!(expiry.cleared(1), "the third");
+    assert_eq!(expiry.take_checkpoints(10), [], "the second is under way");
+    assert_eq!(expiry.cleared(1), Cleared::All, "the second");
+    assert_eq!(expiry.renew(1), Renewal::Renewed);
+    expiry.pass(300_000);
+    expiry.pass(300_000);
+    assert_eq!(expiry.take_checkpoints(10).len(), 1);
+    clear(&mut expiry, 1);
+    assert_eq!(expiry.cleared(1), Cleared::All, "the third");
+}
+
+/// What is being written down takes effect behind the checkpoint of 0 that was proposed before it.
+#[test]
+fn a_renewal_waits_while_a_checkpoint_is_under_way() {
+    let mut expiry = Expiry::new(TIMING);
+    expiry.promote([lease(1, 1000)].into_iter(), 0);
+    expiry.pass(300_000);
+    assert_eq!(expiry.take_checkpoints(10), [(1, 700)]);
+    clear(&mut expiry, 1);
+    expiry.checkpointed(1, 700);
+    assert_eq!(expiry.renew(1), Renewal::Checkpointed, "the clear has yet to come");
+    assert_eq!(expiry.cleared(1), Cleared::All);
     assert_eq!(expiry.renew(1), Renewal::Renewed);
 }

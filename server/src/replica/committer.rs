@@ -14,9 +14,10 @@ use crate::state_machine::{
 use crate::view::{Pin, View};
 
 /// Bytes of entries after which one turn ends, and the owner looks at messages and ticks again: some
-/// hundredths of a second, whatever they hold. Less would have large values wait for the syncs of those
-/// behind them.
+/// hundredths of a second. Less would have large values wait for the syncs of those behind them.
 const APPLY_BYTES_PER_TURN: usize = 8 << 20;
+/// Entries after which it ends too: as much time, at two microseconds each.
+const APPLY_ENTRIES_PER_TURN: usize = 10_000;
 
 /// What has been committed, and how far it has been applied.
 pub(super) struct Progress {
@@ -113,15 +114,16 @@ impl Committer<'_> {
     /// # Errors
     /// [`Fatal`]: the process must end.
     pub(super) fn apply(&mut self, bound_bytes: u64) -> Result<(), Fatal> {
-        let mut bytes = 0;
-        let mut applied_any = false;
+        let (mut bytes, mut entries) = (0, 0);
         while bytes < APPLY_BYTES_PER_TURN
+            && entries < APPLY_ENTRIES_PER_TURN
             && let Some(entry) = self.applier.progress.next()
         {
             bytes += entry.data.len();
-            if !std::mem::replace(&mut applied_any, true) {
+            if entries == 0 {
                 self.applier.laps.begin();
             }
+            entries += 1;
             assert_eq!(
                 entry.index,
                 self.applier.progress.applied_index + 1,
@@ -139,7 +141,7 @@ impl Committer<'_> {
                 }
             }
         }
-        if applied_any {
+        if entries > 0 {
             self.consensus.applied(self.applier.progress.applied_index);
         }
         Ok(())

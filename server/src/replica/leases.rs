@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use super::event::{Effect, Reply, RequestError, RequestId, TimeToLive};
 use super::proposals::Proposals;
-use crate::lease::{Changed, Expiry, LeaseCounts, Lessor, Renewal, Timing};
+use crate::lease::{Changed, Cleared, Expiry, LeaseCounts, Lessor, Renewal, Timing};
 use crate::mutants::{self, Mutant};
 use crate::state_machine::own;
 
@@ -116,6 +116,7 @@ impl Leases {
             }
             Renewal::Checkpointed => {
                 if self.clearing.add(lease, (id, deadline_tick)) {
+                    self.expiry.clearing(lease);
                     self.to_clear.push(lease);
                 }
             }
@@ -233,14 +234,21 @@ impl Leases {
     }
 
     fn cleared(&mut self, lease: i64, ttl_s: i64, effects: &mut Vec<Effect>) {
-        if self.expiry.cleared(lease) {
-            for id in self.clearing.take(lease) {
-                self.renewed += 1;
-                reply_renewed(id, ttl_s, effects);
+        match self.expiry.cleared(lease) {
+            Cleared::All => {
+                for id in self.clearing.take(lease) {
+                    self.renewed += 1;
+                    reply_renewed(id, ttl_s, effects);
+                }
             }
-        } else if let Some(waiting) = self.clearing.0.remove(&lease) {
-            // Its time was over before: they wait for its end.
-            self.revoking.0.entry(lease).or_default().extend(waiting);
+            // Whoever waits may have come after what the next one clears.
+            Cleared::Part => {}
+            Cleared::Nothing => {
+                // Its time was over before: they wait for its end.
+                if let Some(waiting) = self.clearing.0.remove(&lease) {
+                    self.revoking.0.entry(lease).or_default().extend(waiting);
+                }
+            }
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::consensus::{self, ConfChangeError, Consensus, ConsensusError, SoftSta
 use crate::lease::{LeaseCounts, Lessor};
 use crate::mutants;
 use crate::mvcc::{Rows, Sizes};
-use crate::state_machine::{Alarm, AlarmKind, FatalError, Member, Restored, StateMachine, own};
+use crate::state_machine::{Alarm, FatalError, Member, Restored, StateMachine, own};
 use crate::view::View;
 
 use committer::{Applier, Committer, Progress};
@@ -58,9 +58,6 @@ const COMPACT_STEP_KEYS: usize = 2000;
 const EVICTIONS_PER_STEP: usize = 4;
 /// Changed records of leases that are flushed at once, so that a batch stays short.
 const DIRTY_LEASES_MAX: usize = 50_000;
-
-/// How often it is looked at whether an alarm can be taken back.
-const DISARM_INTERVAL_TICKS: u64 = 50;
 
 /// What a replica is told at its construction.
 #[derive(Clone, Debug)]
@@ -216,7 +213,7 @@ impl Replica {
             applier: Applier { progress, rows, laps: Box::new(Unmeasured) },
             flushing,
             leadership: Leadership::default(),
-            space: Space::default(),
+            space: Space::new(config.member.id, config.disarm_below_bytes),
             config,
         })
     }
@@ -304,7 +301,7 @@ impl Replica {
         self.pending.reads.send(self.now_tick, &mut self.consensus);
         self.take_ready(effects);
         self.apply(effects)?;
-        if self.space.is_awaited() && self.is_out_of_space() {
+        if self.space.is_awaited() && self.space.is_out(&self.machine) {
             self.space.raised(effects);
         }
         // What is applied is on disk; a follower that lags more than memory goes back reads it there.
@@ -432,8 +429,9 @@ impl Replica {
         if self.space.is_awaited() {
             self.raise_no_space();
         }
-        if self.now_tick.is_multiple_of(DISARM_INTERVAL_TICKS) {
-            self.disarm_if_room();
+        let in_use_bytes = self.sizes().in_use_bytes;
+        if let Some(disarm) = self.space.disarm(elapsed_ms, in_use_bytes, &self.machine) {
+            self.pending.proposals.add_internal(disarm);
         }
         if self.consensus.is_leader()
             && let Some(revision) =
@@ -445,31 +443,11 @@ impl Replica {
         }
     }
 
-    /// Takes this member's NOSPACE alarm back once there is room again.
-    fn disarm_if_room(&mut self) {
-        let Some(below_bytes) = self.config.disarm_below_bytes else { return };
-        let has_room = self.sizes().in_use_bytes < below_bytes && !self.space.disk_is_low;
-        if has_room && self.is_out_of_space() {
-            self.pending.proposals.add_internal(own::disarm(self.no_space()));
-        }
-    }
-
-    /// The alarm of this member for want of room.
-    fn no_space(&self) -> Alarm {
-        Alarm { member_id: self.config.member.id, kind: AlarmKind::NoSpace }
-    }
-
-    /// Whether that alarm is up.
-    fn is_out_of_space(&self) -> bool {
-        let alarm = self.no_space();
-        self.machine.alarms().any(|raised| *raised == alarm)
-    }
-
-    /// Has that alarm raised, unless it is up or under way.
+    /// Has the alarm for want of room raised, unless it is up or under way.
     fn raise_no_space(&mut self) {
         let again_ticks = self.config.consensus.election_ticks as u64;
-        if !self.is_out_of_space() && self.space.may_raise(self.now_tick, again_ticks) {
-            self.pending.proposals.add_internal(own::raise(self.no_space()));
+        if let Some(raise) = self.space.raise(self.now_tick, again_ticks, &self.machine) {
+            self.pending.proposals.add_internal(raise);
         }
     }
 

@@ -4,14 +4,26 @@
 //! the quota used up waits until the alarm is applied. They come by thousands before it is, and it is
 //! proposed once for all of them.
 
+use bytes::Bytes;
+
 use super::event::{Effect, Reply, RequestError, RequestId};
+use crate::state_machine::{Alarm, AlarmKind, StateMachine, own};
 
 /// Refused writes that wait for the alarm; more are refused at once. As many as wait for the owner.
 const REFUSED_MAX: usize = 10_000;
 
+/// How often it is looked at whether the alarm can be taken back.
+const DISARM_INTERVAL_MS: u64 = 5_000;
+
 /// See the module's text.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Space {
+    /// The alarm of this member for want of room.
+    alarm: Alarm,
+    /// Below this size in use it is taken back; `None` leaves that to people.
+    disarm_below_bytes: Option<u64>,
+    /// How long ago that was last looked at.
+    since_look_ms: u64,
     /// The file system is almost full.
     pub(super) disk_is_low: bool,
     /// The alarm is under way until this tick; then its proposal counts as lost.
@@ -21,6 +33,55 @@ pub(super) struct Space {
 }
 
 impl Space {
+    /// The room of the member `member_id`, which takes its alarm back below `disarm_below_bytes`.
+    pub(super) fn new(member_id: u64, disarm_below_bytes: Option<u64>) -> Self {
+        Self {
+            alarm: Alarm { member_id, kind: AlarmKind::NoSpace },
+            disarm_below_bytes,
+            since_look_ms: 0,
+            disk_is_low: false,
+            raise_tick: 0,
+            refused: Vec::new(),
+        }
+    }
+
+    /// Whether this member's alarm is up.
+    pub(super) fn is_out(&self, machine: &StateMachine) -> bool {
+        machine.alarms().any(|raised| *raised == self.alarm)
+    }
+
+    /// The command that raises the alarm, unless it is up or under way; `again_ticks` later it may be
+    /// proposed again.
+    pub(super) fn raise(
+        &mut self,
+        now_tick: u64,
+        again_ticks: u64,
+        machine: &StateMachine,
+    ) -> Option<Bytes> {
+        if now_tick < self.raise_tick || self.is_out(machine) {
+            return None;
+        }
+        self.raise_tick = now_tick + again_ticks;
+        Some(own::raise(self.alarm))
+    }
+
+    /// The command that takes the alarm back, if it is time to look and there is room again.
+    pub(super) fn disarm(
+        &mut self,
+        elapsed_ms: u64,
+        in_use_bytes: u64,
+        machine: &StateMachine,
+    ) -> Option<Bytes> {
+        let below_bytes = self.disarm_below_bytes?;
+        self.since_look_ms += elapsed_ms;
+        if self.since_look_ms < DISARM_INTERVAL_MS {
+            return None;
+        }
+        self.since_look_ms = 0;
+        let has_room = in_use_bytes < below_bytes && !self.disk_is_low;
+        (has_room && self.is_out(machine)).then(|| own::disarm(self.alarm))
+    }
+
     /// Takes a write that is refused once the alarm is up.
     pub(super) fn refuse(&mut self, refused: (RequestId, u64), effects: &mut Vec<Effect>) {
         if self.refused.len() < REFUSED_MAX {
@@ -33,15 +94,6 @@ impl Space {
     /// Whether refused writes wait for the alarm.
     pub(super) fn is_awaited(&self) -> bool {
         !self.refused.is_empty()
-    }
-
-    /// Whether to propose the alarm now; `again_ticks` later it may be proposed again.
-    pub(super) fn may_raise(&mut self, now_tick: u64, again_ticks: u64) -> bool {
-        let may = now_tick >= self.raise_tick;
-        if may {
-            self.raise_tick = now_tick + again_ticks;
-        }
-        may
     }
 
     /// The alarm is up: whoever waited for it is refused, and none is under way.
@@ -67,7 +119,7 @@ mod tests {
 
     #[test]
     fn those_who_wait_are_bounded() {
-        let (mut space, mut effects) = (Space::default(), Vec::new());
+        let (mut space, mut effects) = (Space::new(1, None), Vec::new());
         for id in 0..REFUSED_MAX as u64 + 3 {
             space.refuse((RequestId(id), 5), &mut effects);
         }

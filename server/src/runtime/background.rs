@@ -1,5 +1,6 @@
 //! What drives the flusher: a thread, or the simulator step by step.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -160,10 +161,10 @@ impl Background {
     pub(super) fn spawn(
         worker: Worker,
         (work, queue): (Sender<Work>, Receiver<Work>),
-        (fs, data_dir): (SharedFs, Arc<DataDir>),
+        place: Place,
     ) -> Result<Self, RunError> {
         let stopping = Stopping::No;
-        let driver = Driver { worker, queue, fs, stopping, space_checked: None, data_dir };
+        let driver = Driver { worker, queue, stopping, space_checked: None, place };
         let thread = Ending::spawn("flusher", move || driver.run())
             .map_err(|error| RunError::Failed(format!("cannot start a thread: {error}")))?;
         Ok(Self { work, thread })
@@ -202,14 +203,36 @@ enum Stopping {
     AtOnce,
 }
 
+/// Where a member writes.
+pub(super) struct Place {
+    pub(super) fs: SharedFs,
+    /// Locked as long as this lives.
+    pub(super) data_dir: Arc<DataDir>,
+    /// What the log takes at once.
+    pub(super) segment_bytes: u64,
+}
+
+impl Place {
+    /// Whether so little is free, where the keys or where the log is, that writes that add are refused. The
+    /// log must find room for its next segment.
+    fn is_low(&self) -> io::Result<bool> {
+        for folder in [self.data_dir.path(), self.data_dir.wal_dir()] {
+            let space = self.fs.space(folder)?;
+            if space.is_low() || space.free_bytes < self.segment_bytes {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
 struct Driver {
     worker: Worker,
     queue: Receiver<Work>,
-    fs: SharedFs,
     stopping: Stopping,
     space_checked: Option<Instant>,
-    /// Locked until everything above is gone.
-    data_dir: Arc<DataDir>,
+    /// The last: its data dir is locked until everything above is gone.
+    place: Place,
 }
 
 impl Driver {
@@ -262,11 +285,8 @@ impl Driver {
             return;
         }
         self.space_checked = Some(Instant::now());
-        match self.fs.space(self.data_dir.path()) {
-            Ok(space) => {
-                let is_low = space.is_low();
-                self.worker.handle.mailbox().event(Event::DiskSpace { is_low });
-            }
+        match self.place.is_low() {
+            Ok(is_low) => self.worker.handle.mailbox().event(Event::DiskSpace { is_low }),
             Err(error) => tracing::warn!(%error, "cannot tell how much disk space is left"),
         }
     }
@@ -275,4 +295,31 @@ impl Driver {
 /// A queue for the thread.
 pub(super) fn queue() -> (Sender<Work>, Receiver<Work>) {
     mpsc::channel()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::storage::data_dir::Expected;
+    use crate::storage::tests::test_fs::TestFs;
+
+    #[test]
+    fn the_disk_is_low_where_the_keys_are_or_where_the_log_is() {
+        let fs = TestFs::default();
+        let (root, log) = (Path::new("/d"), Path::new("/log"));
+        let data_dir = DataDir::open(fs.shared(), root, Some(log), Expected::default()).unwrap();
+        let data_dir = Arc::new(data_dir);
+        let place = Place { fs: fs.shared(), data_dir, segment_bytes: 600 << 20 };
+        let is_low = |keys_mib: u64, log_mib: u64| {
+            fs.say_free_below(root, keys_mib << 20);
+            fs.say_free_below(log, log_mib << 20);
+            place.is_low().unwrap()
+        };
+        assert!(!is_low(700, 700));
+        assert!(is_low(500, 700) && is_low(700, 500));
+        // Enough is free but for a segment.
+        assert!(is_low(700, 550));
+    }
 }

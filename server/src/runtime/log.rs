@@ -57,13 +57,18 @@ impl LogWriter {
     }
 
     /// Appends; durable after [`LogWriter::sync_if_needed`].
-    pub(super) fn append(&mut self, persist: Persist) -> Result<(), RunError> {
+    ///
+    /// Like everything that asks something of the disk it has `status` say so meanwhile: an append that
+    /// ends a segment waits for several syncs, and without a segment ahead for the zeros of one.
+    pub(super) fn append(&mut self, persist: Persist, status: &LogSync) -> Result<(), RunError> {
         self.hard_state = persist.hard_state.or(self.hard_state);
         if persist.sync.is_none() && persist.entries.is_empty() {
             return Ok(());
         }
         let from = Instant::now();
+        status.begin(from);
         let written = self.wal.append(&persist.entries, self.hard_state.as_ref())?;
+        status.end();
         self.hard_state = None;
         self.needs_sync |= persist.sync.is_some();
         self.metrics.disk.wal_write_seconds.observe(from.elapsed().as_secs_f64());
@@ -76,14 +81,16 @@ impl LogWriter {
         &mut self,
         (index, term): (u64, u64),
         conf_state: &ConfState,
+        status: &LogSync,
     ) -> Result<(), RunError> {
+        status.begin(Instant::now());
         self.wal.append_conf_state(index, term, conf_state)?;
+        status.end();
         self.needs_sync = true;
         Ok(())
     }
 
-    /// Makes what was appended durable, if any of it has to be; `status` says meanwhile that the disk has
-    /// yet to answer.
+    /// Makes what was appended durable, if any of it has to be.
     pub(super) fn sync_if_needed(&mut self, status: &LogSync) -> Result<(), RunError> {
         if self.needs_sync {
             let from = Instant::now();
@@ -97,8 +104,11 @@ impl LogWriter {
     }
 
     /// Gives up segments that nobody needs.
-    pub(super) fn release(&mut self, upto: u64) -> Result<(), RunError> {
-        Ok(self.wal.release(upto)?)
+    pub(super) fn release(&mut self, upto: u64, status: &LogSync) -> Result<(), RunError> {
+        status.begin(Instant::now());
+        self.wal.release(upto)?;
+        status.end();
+        Ok(())
     }
 
     /// Whether since the last call the disk had no room for the next segment. Writes must be refused
@@ -176,7 +186,7 @@ mod tests {
         let fs = TestFs::default();
         let metadata = Metadata { cluster_id: 1, member_id: 2 };
         let options = WalOptions { segment_bytes: 4096, segments_max: 3 };
-        let wal = Wal::create(fs.shared(), Path::new("/d/wal"), options, metadata).unwrap();
+        let wal = Wal::create(fs.shared(), Path::new("/d/wal"), options, metadata, 3).unwrap();
         let mut log = LogWriter::new(wal, Arc::new(Metrics::new(&[], false)));
         let job = log.next_job().expect("none is ready");
         assert!(log.next_job().is_none(), "it is under way");

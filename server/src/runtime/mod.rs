@@ -8,11 +8,12 @@ mod lock_times;
 mod log;
 mod owner;
 mod recovery;
+mod spare;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -24,15 +25,15 @@ use crate::storage::checkpoint::CheckpointError;
 use crate::storage::data_dir::{DataDir, DataDirError, exit};
 use crate::storage::flusher::{Flusher, FlusherError, FlusherOptions};
 use crate::storage::fs::is_storage_full;
-use crate::storage::reserve::Reserve;
 use crate::storage::state::{Fault, OpenError};
 use crate::storage::wal::WalError;
 use crate::telemetry::Metrics;
 use crate::watch::Hub;
 
 use apply_laps::ApplyLaps;
-use background::Background;
+use background::{ABANDON_WAIT, Background, Place};
 use compactions::Compactions;
+use ending::Ending;
 use lock_times::LockTimes;
 use owner::Threads;
 
@@ -40,6 +41,7 @@ pub use background::{Work, Worker};
 pub use log::SegmentJob;
 pub use owner::{Beside, Owner};
 pub use recovery::{Progress, Recovered, Report, Setup, recover};
+pub use spare::SpareSpace;
 
 /// How often it is looked whether there is room for the reserve, as long as it is not set aside.
 const RESERVE_INTERVAL: Duration = Duration::from_secs(60);
@@ -102,12 +104,12 @@ pub enum RecoverError {
     Checkpoint(#[from] CheckpointError),
     #[error(
         "the state store has applied entry {store}, but the log can only be read from entry {log} on; \
-         one of them is of another time: restore the data dir as a whole"
+         one of them is of another time: put back both as they were at one time"
     )]
     Gap { store: u64, log: u64 },
     #[error(
         "--initial-cluster-state is existing, but {} holds no member, and joining a cluster is not \
-         supported yet; if the disk was lost, restore a backup, else start with new",
+         supported yet; start with new, and if the disk was lost, bring in the keys of a backup",
         path.display()
     )]
     NothingToContinue { path: PathBuf },
@@ -254,7 +256,9 @@ pub fn assemble(
     let election_ticks =
         u32::try_from(options.replica.consensus.election_ticks).unwrap_or(u32::MAX);
     let tick_elapsed_max = options.tick.saturating_mul(election_ticks);
-    let reserve = Reserve::open(setup.fs.clone(), &data_dir.reserve_path(), options.reserve_bytes);
+    let reserves = data_dir.reserve_paths();
+    let reserves = reserves.iter().map(PathBuf::as_path);
+    let reserve = SpareSpace::open(&setup.fs, reserves, options.reserve_bytes);
     Ok(Assembled {
         core: Core {
             replica: Replica::new(options.replica, recovered_replica, view, rows)?
@@ -264,7 +268,7 @@ pub fn assemble(
             tick_elapsed_max,
         },
         worker: Worker::new(flusher, handle.clone(), metrics),
-        reserve: SpareSpace(reserve),
+        reserve,
         handle,
         data_dir,
     })
@@ -286,25 +290,34 @@ pub fn start(
     let assembled = assemble(setup, recovered, options, surroundings)?;
     let Assembled { handle, worker, mut reserve, data_dir, core } = assembled;
     let data_dir = Arc::new(data_dir);
-    let place = (setup.fs.clone(), data_dir.clone());
+    let place = Place {
+        fs: setup.fs.clone(),
+        data_dir: data_dir.clone(),
+        segment_bytes: setup.wal.segment_bytes,
+    };
     let background = Background::spawn(worker, (work, queue), place)?;
     let threads = Threads::new(background, data_dir.clone());
     let owner = Owner::new(core, handle.clone(), threads);
     let (end, ended) = tokio::sync::oneshot::channel();
+    let reserved_dir = data_dir.clone();
     let owner = std::thread::Builder::new()
         .name("owner".into())
         .spawn(move || {
-            // Writing the reserve takes as long as the disk needs for 80 MiB: beside, not before.
+            // Writing the reserve takes as long as the disk needs for 80 MiB: beside, not before. It keeps
+            // the data dir locked until it is done.
             let (running, ended) = mpsc::channel();
-            let reserving = std::thread::spawn(move || {
+            let reserving = Ending::spawn("reserve", move || {
+                let _locked = reserved_dir;
                 reserve.keep_aside(&ended, RESERVE_INTERVAL);
                 reserve
             });
             let result = owner.run(tick);
             drop(running);
-            match reserving.join() {
-                Ok(mut reserve) => reserve.ended(&result),
-                Err(_) => tracing::warn!("the thread that sets space aside panicked"),
+            match reserving.map(|thread| thread.within(ABANDON_WAIT)) {
+                Ok(Some(Ok(mut reserve))) => reserve.ended(&result),
+                Ok(Some(Err(_))) => tracing::warn!("the thread that sets space aside panicked"),
+                Ok(None) => tracing::warn!("what sets space aside hangs: ending without it"),
+                Err(error) => tracing::warn!(%error, "no space was set aside for want of a thread"),
             }
             // Nobody listens if the process is already on its way out.
             let _ = end.send(());
@@ -312,52 +325,6 @@ pub fn start(
         })
         .map_err(|error| RunError::Failed(format!("cannot start a thread: {error}")))?;
     Ok(Running { handle, owner, ended, _data_dir: data_dir })
-}
-
-/// The reserve file, as far as it can be had.
-pub struct SpareSpace(std::io::Result<Reserve>);
-
-impl SpareSpace {
-    /// Sets the space aside as soon as there is plenty, looking every `interval` until `ended` has no
-    /// other end any more.
-    fn keep_aside(&mut self, ended: &Receiver<()>, interval: Duration) {
-        if self.set_aside() {
-            return;
-        }
-        tracing::warn!(
-            "too little of the disk is free to set space aside for the day it is full: a full disk may end \
-             this member before NOSPACE is raised"
-        );
-        while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) && !self.set_aside() {}
-    }
-
-    /// Sets the space aside if there is plenty; whether nothing is left to do.
-    pub fn set_aside(&mut self) -> bool {
-        let restored = match &mut self.0 {
-            Ok(reserve) => reserve.restore(),
-            Err(error) => {
-                tracing::warn!(%error, "cannot look at the reserve file");
-                return true;
-            }
-        };
-        restored.unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot set space aside for the day the disk is full");
-            false
-        })
-    }
-
-    /// Gives the space up if the member ended because the disk is full: the next start needs room.
-    pub fn ended(&mut self, result: &Result<(), RunError>) {
-        let (Err(error), Ok(reserve)) = (result, &mut self.0) else { return };
-        if !error.is_storage_full() {
-            return;
-        }
-        match reserve.release() {
-            Ok(true) => tracing::warn!("the disk is full: gave up the reserve for the next start"),
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "the disk is full and the reserve is stuck"),
-        }
-    }
 }
 
 impl RunError {
@@ -392,38 +359,6 @@ mod tests {
     use super::*;
     use crate::mvcc::Revision;
     use crate::storage::state::RewriteError;
-    use crate::storage::tests::test_fs::TestFs;
-
-    #[test]
-    fn the_reserve_is_set_aside_once_there_is_room() {
-        let fs = TestFs::recording("d");
-        let path = PathBuf::from("d/reserve");
-        fs.say_free(4095);
-        let mut reserve = SpareSpace(Reserve::open(fs.shared(), &path, 1024));
-        let (running, ended) = mpsc::channel();
-        let looked = fs.calls();
-        let reserving = std::thread::spawn(move || {
-            reserve.keep_aside(&ended, Duration::from_millis(1));
-        });
-        while fs.calls() < looked + 3 {
-            std::thread::yield_now();
-        }
-        assert_eq!(fs.file(&path), None);
-        fs.say_free(4096);
-        reserving.join().unwrap();
-        assert_eq!(fs.bytes(&path).len(), 1024);
-        drop(running);
-    }
-
-    #[test]
-    fn nobody_waits_for_the_reserve_of_a_member_that_ends() {
-        let fs = TestFs::recording("d");
-        fs.say_free(0);
-        let mut reserve = SpareSpace(Reserve::open(fs.shared(), "d/reserve".as_ref(), 1024));
-        let (running, ended) = mpsc::channel();
-        drop(running);
-        reserve.keep_aside(&ended, Duration::MAX);
-    }
 
     #[test]
     fn a_quota_that_is_used_up_is_a_full_disk_wherever_it_is_found() {

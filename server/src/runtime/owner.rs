@@ -287,7 +287,7 @@ impl<B: Beside> Owner<B> {
             match effect {
                 Effect::Persist(persist) => {
                     persisted = persist.sync.or(persisted);
-                    self.log.append(persist)?;
+                    self.log.append(persist, &self.handle.status().log_sync)?;
                     if let Some(job) = self.log.next_job() {
                         self.beside.prepare(job);
                     }
@@ -296,7 +296,8 @@ impl<B: Beside> Owner<B> {
                     }
                 }
                 Effect::PersistConfState { index, term, conf_state } => {
-                    self.log.append_conf_state((index, term), &conf_state)?;
+                    let status = &self.handle.status().log_sync;
+                    self.log.append_conf_state((index, term), &conf_state, status)?;
                 }
                 Effect::Reply { id, reply } => {
                     if let Some(waiter) = self.rounds.waiting.remove(&id) {
@@ -305,7 +306,9 @@ impl<B: Beside> Owner<B> {
                 }
                 Effect::AutoCompact { revision, mode } => log_auto_compaction(revision, mode),
                 Effect::Flush(batch) => self.beside.flush(batch),
-                Effect::ReleaseLog { upto } => self.log.release(upto)?,
+                Effect::ReleaseLog { upto } => {
+                    self.log.release(upto, &self.handle.status().log_sync)?;
+                }
             }
         }
         self.rounds.effects = effects;
@@ -360,8 +363,8 @@ fn log_auto_compaction(revision: i64, mode: AutoCompaction) {
         AutoCompaction::Revision { retention, .. } => {
             tracing::info!(revision, retention, "starting auto revision compaction");
         }
-        AutoCompaction::Periodic { retention_ticks, .. } => {
-            tracing::info!(revision, retention_ticks, "starting auto periodic compaction");
+        AutoCompaction::Periodic { .. } => {
+            tracing::info!(revision, "starting auto periodic compaction");
         }
         AutoCompaction::Off => {}
     }

@@ -24,7 +24,7 @@ use crate::mvcc::{KeySpace, Limits, Restorer, Revision, Rows, ScanBounds, Standi
 use crate::replica;
 use crate::state_machine::{Member, Restored};
 use crate::storage::checkpoint::{CheckpointReader, Wanted, load_newest};
-use crate::storage::data_dir::{DataDir, Expected, Identity, reserve_path};
+use crate::storage::data_dir::{DataDir, Expected, Identity, reserve_paths};
 use crate::storage::fs::SharedFs;
 use crate::storage::reserve::Reserve;
 use crate::storage::state::{self, Opened, StateStore, StoreOptions};
@@ -57,6 +57,8 @@ pub struct Setup {
     pub initial_members: Vec<Member>,
     /// Random; names the data dir if it is created now.
     pub incarnation: u64,
+    /// Random and secret; known to the log if it is created now. See [`Wal::create`].
+    pub log_stamp: u64,
     /// Sizes of the log.
     pub wal: WalOptions,
     /// The cache of the state store, in bytes.
@@ -140,8 +142,9 @@ pub fn recover(setup: &Setup, progress: &Progress) -> Result<Recovered, RecoverE
 
 /// Whether there was a reserve to give up.
 fn give_reserve_up(setup: &Setup) -> bool {
-    let path = reserve_path(&setup.data_dir);
-    Reserve::give_up(&setup.fs, &path).unwrap_or(false)
+    let paths = reserve_paths(&setup.data_dir, setup.wal_dir.as_deref());
+    let give_up = |path: &PathBuf| Reserve::give_up(&setup.fs, path).unwrap_or(false);
+    paths.iter().filter(|path| give_up(path)).count() > 0
 }
 
 fn try_recover(setup: &Setup, progress: &Progress) -> Result<Recovered, RecoverError> {
@@ -199,7 +202,8 @@ fn try_recover(setup: &Setup, progress: &Progress) -> Result<Recovered, RecoverE
 /// exists only by applying them.
 fn create(setup: &Setup, data_dir: &mut DataDir) -> Result<(), RecoverError> {
     let metadata = Metadata { cluster_id: setup.cluster_id, member_id: setup.member.id };
-    let mut wal = Wal::create(setup.fs.clone(), data_dir.wal_dir(), setup.wal, metadata)?;
+    let (fs, stamp) = (setup.fs.clone(), setup.log_stamp);
+    let mut wal = Wal::create(fs, data_dir.wal_dir(), setup.wal, metadata, stamp)?;
     let members: Vec<_> =
         setup.initial_members.iter().map(|member| (member.id, member.encode())).collect();
     let (hard_state, entries) = bootstrap_entries(&members);

@@ -39,6 +39,16 @@ pub enum AlarmKind {
     Corrupt = 2,
 }
 
+impl AlarmKind {
+    /// Its name in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoSpace => "NOSPACE",
+            Self::Corrupt => "CORRUPT",
+        }
+    }
+}
+
 /// A change of the member list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfChange {

@@ -157,7 +157,7 @@ mod tests {
             let (fs, dir) = (TestFs::default(), Path::new("/d/wal"));
             let options = WalOptions { segment_bytes: 4096, segments_max: 0 };
             let metadata = Metadata { cluster_id: 1, member_id: 1 };
-            let mut wal = Wal::create(fs.shared(), dir, options, metadata).unwrap();
+            let mut wal = Wal::create(fs.shared(), dir, options, metadata, 3).unwrap();
             let data = bytes::Bytes::from(vec![1; bytes]);
             let entry =
                 |index| Entry { index, term: 1, kind: EntryKind::Normal, data: data.clone() };

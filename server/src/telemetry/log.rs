@@ -9,8 +9,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// Libraries that have a line for each frame and each poll: below a warning they only hide what a member says.
+const TALKATIVE: [&str; 3] = ["h2", "hyper", "hyper_util"];
 
 /// Where log lines go; each goes to all.
 #[derive(Clone)]
@@ -28,7 +33,7 @@ enum Output {
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// A file cannot be written.
-    #[error("cannot open the log file {path}: {error}")]
+    #[error("cannot open {path}, which --log-outputs names: {error}")]
     Open {
         /// The file.
         path: PathBuf,
@@ -70,11 +75,13 @@ pub fn init(level: LevelFilter, json: Option<bool>, targets: &[LogTarget]) -> Re
         .with_target(false)
         // It would tell stderr that a line is lost, and panic where stderr is what cannot be written.
         .log_internal_errors(false);
+    let wanted = TALKATIVE.iter().map(|library| (*library, level.min(LevelFilter::WARN)));
+    let wanted = Targets::new().with_default(level).with_targets(wanted);
     let started = if json {
         let builder = builder.json().flatten_event(true);
-        builder.with_current_span(false).with_span_list(false).finish().try_init()
+        builder.with_current_span(false).with_span_list(false).finish().with(wanted).try_init()
     } else {
-        builder.finish().try_init()
+        builder.finish().with(wanted).try_init()
     };
     started.map_err(|_| LogError::Twice)
 }

@@ -494,7 +494,7 @@ impl OwnMetrics {
             connections: own.gauge("client_connections", "Connections of clients."),
             log_sync_stalled_seconds: own.fraction(
                 "log_sync_stalled_seconds",
-                "For how long the disk has not answered a sync of the log, once it is longer than an \
+                "For how long the disk has not answered a write or a sync of the log, once it is longer than an \
                  election timeout; else 0.",
             ),
             index_lock_wait_seconds_max: own.fraction(

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use prost::Message as _;
 use prost_reflect::DynamicMessage;
+use quorate_proto::etcdserverpb::StatusRequest;
+use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
@@ -59,7 +61,23 @@ impl Session {
         let server = Server::start(program)?;
         let mut session = Session::connect(&server.url()).await?;
         session.server = Some(server);
+        session.wait_settled().await?;
         Ok(session)
+    }
+
+    /// Waits until the server says that its store has its own version: an etcd serves a moment before.
+    async fn wait_settled(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START_DEADLINE;
+        loop {
+            let mut client = MaintenanceClient::new(self.channel.clone());
+            let status = client.status(StatusRequest {}).await?.into_inner();
+            if minor(&status.version) == minor(&status.storage_version) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "its store stays at {}", status.storage_version);
+            self.check_running()?;
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// Kills the server and starts it again; streams and waiting calls are gone.
@@ -252,4 +270,9 @@ fn strings(message: &DynamicMessage, field: &str) -> Vec<String> {
         }
         _ => Vec::new(),
     }
+}
+
+/// A version without its last part.
+fn minor(version: &str) -> &str {
+    version.rsplit_once('.').map_or(version, |(minor, _)| minor)
 }

@@ -153,7 +153,10 @@ fn leases_are_listed_in_pages_by_id() {
     let mut lone = Lone::leading();
     let count = LEASES_MAX as u64 + 1;
     lone.run((1..=count).map(|id| grant(id, i64::try_from(id).unwrap() - 5, 60)));
-    lone.sync();
+    let granted = lone.sync().len();
+    assert_eq!(granted, 10_000, "a turn ends, whatever is left");
+    assert!(lone.replica.has_work());
+    assert_eq!(granted + lone.run([]).len(), LEASES_MAX + 1);
     let mut listed = Vec::new();
     let mut after = None;
     loop {

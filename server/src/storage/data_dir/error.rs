@@ -78,8 +78,9 @@ pub enum DataDirError {
     },
     /// The identity names another cluster.
     #[error(
-        "{} belongs to cluster {found:x}, not to {expected:x}; choose the data dir of this cluster \
-         by --data-dir, or correct --initial-cluster and --initial-cluster-token",
+        "{} belongs to cluster {found:x}, not to {expected:x}; give again the peer URLs and the \
+         --initial-cluster-token that it was made with, as the ID follows from them, or choose another \
+         folder by --data-dir",
         path.display()
     )]
     OtherCluster {
@@ -120,8 +121,8 @@ pub enum DataDirError {
     },
     /// Nobody knows any more whose data it is.
     #[error(
-        "{} cannot be trusted: {what}; remove this member from its cluster and add it with an \
-         empty data dir, or restore it from a backup",
+        "{} cannot be trusted: {what}; put it back as it was, or begin again with an empty data dir \
+         and the keys of a backup",
         path.display()
     )]
     IdentityDamaged {
@@ -149,8 +150,8 @@ pub enum DataDirError {
     },
     /// There is an identity and no log.
     #[error(
-        "there is no log in {}, but this member has had one; set --wal-dir to where it is, or \
-         remove the member from its cluster and add it with an empty data dir",
+        "there is no log in {}, but this member has had one; set --wal-dir to where it is, or begin \
+         again with an empty data dir and the keys of a backup",
         path.display()
     )]
     LogAbsent {

@@ -8,7 +8,7 @@
 //! D/member/state.redb    the state store
 //! D/member/index/        checkpoints of the key index
 //! D/member/snap/db       a note to etcd, which refuses to open it
-//! D/member/reserve       space to start again when the disk is full
+//! D/member/reserve       space to start again when the disk is full; another one beside a log elsewhere
 //! ```
 //!
 //! A data dir is created in this order: `creating.json`; the folders; the log and the first state, by the
@@ -58,9 +58,10 @@ pub struct Expected {
     pub member_id: Option<u64>,
 }
 
-/// The file that reserves space in the data dir at `root`, also of one that cannot be opened.
-pub fn reserve_path(root: &Path) -> PathBuf {
-    root.join("member").join("reserve")
+/// The files that reserve space for the data dir at `root`, also for one that cannot be opened: one on each
+/// file system that it may be on.
+pub fn reserve_paths(root: &Path, wal_dir: Option<&Path>) -> Vec<PathBuf> {
+    Layout::new(root, wal_dir).reserves()
 }
 
 /// A data dir that this process has locked.
@@ -181,9 +182,9 @@ impl DataDir {
         self.layout.snap()
     }
 
-    /// The file that reserves space.
-    pub fn reserve_path(&self) -> PathBuf {
-        reserve_path(&self.layout.root)
+    /// The files that reserve space.
+    pub fn reserve_paths(&self) -> Vec<PathBuf> {
+        self.layout.reserves()
     }
 }
 
@@ -236,6 +237,11 @@ impl Layout {
 
     fn note(&self) -> PathBuf {
         self.root.join("member/snap/db")
+    }
+
+    fn reserves(&self) -> Vec<PathBuf> {
+        let beside_log = self.is_wal_elsewhere.then(|| self.wal.join("reserve"));
+        std::iter::once(self.root.join("member/reserve")).chain(beside_log).collect()
     }
 
     fn identity(&self) -> PathBuf {

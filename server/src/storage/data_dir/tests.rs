@@ -31,7 +31,7 @@ fn identity(incarnation: u64) -> Identity {
 fn start(fs: &SharedFs, root: &Path, wal_dir: Option<&Path>) -> Result<DataDir, anyhow::Error> {
     let mut data_dir = DataDir::open(fs.clone(), root, wal_dir, ANY)?;
     if data_dir.identity().is_none() {
-        Wal::create(fs.clone(), data_dir.wal_dir(), OPTIONS, METADATA)?;
+        Wal::create(fs.clone(), data_dir.wal_dir(), OPTIONS, METADATA, 3)?;
         let state = fs.open(&data_dir.state_path(), OpenMode::CreateNew)?;
         state.write_at(0, b"state")?;
         state.sync_data()?;
@@ -66,7 +66,9 @@ fn a_data_dir_that_was_created_is_opened_again() {
     assert_eq!(data_dir.wal_dir(), root().join("member/wal"));
     assert_eq!(data_dir.index_dir(), root().join("member/index"));
     assert_eq!(data_dir.snap_dir(), root().join("member/snap"));
-    assert_eq!(data_dir.reserve_path(), root().join("member/reserve"));
+    assert_eq!(data_dir.reserve_paths(), [root().join("member/reserve")]);
+    let elsewhere = reserve_paths(root(), Some("/log".as_ref()));
+    assert_eq!(elsewhere, [root().join("member/reserve"), "/log/reserve".into()]);
     data_dir.check_log(METADATA).unwrap();
     let other = Metadata { cluster_id: 1, member_id: 2 };
     assert_eq!(data_dir.check_log(other).unwrap_err().exit_code(), exit::LOG_FOREIGN);

@@ -13,7 +13,9 @@ pub enum Fault {
     #[error("{0}")]
     Io(io::Error),
     /// The file does not hold what it must.
-    #[error("the file is damaged: {0}; replace this member, or restore it from a backup")]
+    #[error(
+        "the file is damaged: {0}; begin again with an empty data dir and the keys of a backup"
+    )]
     Damaged(String),
     /// The file has a format of another version.
     #[error("the file has the unknown format {0}")]
@@ -81,8 +83,8 @@ fn fault(error: redb::Error) -> Fault {
 pub enum OpenError {
     /// There is none, and none was to be created.
     #[error(
-        "there is no state store at {}, but this member has had one; replace this member, or restore \
-         it from a backup",
+        "there is no state store at {}, but this member has had one; put it back, or begin \
+         again with an empty data dir and the keys of a backup",
         path.display()
     )]
     Missing {

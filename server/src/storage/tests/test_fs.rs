@@ -36,8 +36,8 @@ struct Inner {
     fault: Option<(u64, bool)>,
     failure: Option<Failure>,
     has_failed: bool,
-    /// What it says is free, if not plenty; nothing else changes.
-    free_bytes: Option<u64>,
+    /// What it says is free below each folder, where not plenty; nothing else changes.
+    free_bytes: BTreeMap<PathBuf, u64>,
     /// A folder that cannot be synced.
     unsyncable: Option<(PathBuf, io::ErrorKind)>,
 }
@@ -137,7 +137,11 @@ impl TestFs {
     }
 
     pub(crate) fn say_free(&self, bytes: u64) {
-        self.0.lock().free_bytes = Some(bytes);
+        self.say_free_below(Path::new(""), bytes);
+    }
+
+    pub(crate) fn say_free_below(&self, folder: &Path, bytes: u64) {
+        self.0.lock().free_bytes.insert(folder.to_owned(), bytes);
     }
 
     pub(crate) fn refuse_to_sync(&self, folder: &Path, kind: io::ErrorKind) {
@@ -457,10 +461,12 @@ impl FileSystem for TestFs {
         Ok(inner.disk.names.contains_key(path) || inner.disk.folders.contains(path))
     }
 
-    fn space(&self, _: &Path) -> io::Result<Space> {
+    fn space(&self, path: &Path) -> io::Result<Space> {
         let mut inner = self.0.lock();
         inner.call(false)?;
-        Ok(Space { free_bytes: inner.free_bytes.unwrap_or(1 << 40), total_bytes: 1 << 40 })
+        let said = inner.free_bytes.iter().rfind(|(folder, _)| path.starts_with(folder));
+        let free_bytes = said.map_or(1 << 40, |(_, bytes)| *bytes);
+        Ok(Space { free_bytes, total_bytes: 1 << 40 })
     }
 }
 

@@ -23,7 +23,7 @@ pub enum WalError {
     /// A segment does not hold what was written to it.
     #[error(
         "log segment {} is damaged at byte {offset}: {what}; \
-         replace this member, or restore it from a backup",
+         begin again with an empty data dir and the keys of a backup",
         path.display()
     )]
     Corrupt {
@@ -37,7 +37,7 @@ pub enum WalError {
     /// The log begins after the index that was asked for.
     #[error(
         "the log in {} does not reach back to index {from}: its first segment begins at {first}; \
-         the state store is older than the log, restore both from one backup",
+         the state store is older than the log, put back both as they were at one time",
         dir.display()
     )]
     TooShort {
@@ -51,7 +51,7 @@ pub enum WalError {
     /// The log ends before what was applied from it: acknowledged entries are gone.
     #[error(
         "the log in {} ends at index {last}, but entries up to {known} were {how}; \
-         entries are lost: replace this member, or restore it from a backup",
+         entries are lost: begin again with an empty data dir and the keys of a backup",
         dir.display()
     )]
     Lost {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 
 use super::reader::{Next, SegmentReader};
-use super::record::Record;
+use super::record::{Chain, Record};
 use super::replay::{Missing, Replay, Replayed};
 use super::segment::Segment;
 use super::{Metadata, WalError};
@@ -17,8 +17,8 @@ pub(super) struct Log {
     pub(super) segments: VecDeque<Segment>,
     /// The valid bytes of the last one.
     pub(super) tail_bytes: u64,
-    /// The checksum at their end.
-    pub(super) crc: u32,
+    /// What continues them.
+    pub(super) chain: Chain,
 }
 
 /// Reads from the last segment that begins at or before `from`.
@@ -31,7 +31,7 @@ pub(super) fn read(fs: &SharedFs, dir: &Path, from: u64) -> Result<Log, WalError
         return Err(WalError::TooShort { dir: dir.to_owned(), from, first });
     };
     let mut replay = Replay::new(from, segments[begin].index);
-    let mut crc = None;
+    let mut chain = Chain::default();
     let mut tail_bytes = 0;
     let mut torn_at = None;
     let last = segments.len() - 1;
@@ -46,11 +46,13 @@ pub(super) fn read(fs: &SharedFs, dir: &Path, from: u64) -> Result<Log, WalError
             return Err(reader.corrupt("the segment before it is missing"));
         }
         previous = Some(segment.sequence);
-        let is_torn = read_segment(&mut reader, &mut crc, &mut replay)?;
+        let is_torn = read_segment(&mut reader, &mut chain, &mut replay)?;
         if is_torn && position < last {
             return Err(reader.corrupt("a torn record, though the segment is not the last one"));
         }
-        if let Some(mark) = reader.mark_behind()? {
+        if let Some(stamp) = chain.stamp
+            && let Some(mark) = reader.mark_behind(stamp)?
+        {
             let what = format!("what is lost there was synced before byte {mark} was written");
             return Err(reader.corrupt(what));
         }
@@ -59,8 +61,7 @@ pub(super) fn read(fs: &SharedFs, dir: &Path, from: u64) -> Result<Log, WalError
     }
     let mut replayed = replay.finish().map_err(|missing| lost(dir, &missing))?;
     replayed.contents.torn_at = torn_at;
-    let crc = crc.expect("each segment that was read begins with a checksum");
-    Ok(Log { replayed, segments, tail_bytes, crc })
+    Ok(Log { replayed, segments, tail_bytes, chain })
 }
 
 fn lost(dir: &Path, missing: &Missing) -> WalError {
@@ -71,13 +72,13 @@ fn lost(dir: &Path, missing: &Missing) -> WalError {
 /// Feeds a segment to `replay`; true if its end is torn.
 fn read_segment(
     reader: &mut SegmentReader,
-    crc: &mut Option<u32>,
+    chain: &mut Chain,
     replay: &mut Replay,
 ) -> Result<bool, WalError> {
-    read_head(reader, crc, replay)?;
+    read_head(reader, chain, replay)?;
     loop {
         let offset = reader.offset();
-        let record = match reader.next(crc)? {
+        let record = match reader.next(chain)? {
             Next::Record(record) => record,
             Next::End => return Ok(false),
             Next::Torn => return Ok(true),
@@ -90,7 +91,7 @@ fn read_segment(
             Record::Snapshot(position, conf_state) => {
                 replay.snapshot(position, conf_state).map_err(damaged)?;
             }
-            Record::Crc(_) => {}
+            Record::Crc { .. } => {}
         }
     }
 }
@@ -98,14 +99,14 @@ fn read_segment(
 /// The checksum and the metadata: synced before the segment had its name, so never torn.
 fn read_head(
     reader: &mut SegmentReader,
-    crc: &mut Option<u32>,
+    chain: &mut Chain,
     replay: &mut Replay,
 ) -> Result<Metadata, WalError> {
-    let Next::Record(Record::Crc(_)) = reader.next(crc)? else {
+    let Next::Record(Record::Crc { .. }) = reader.next(chain)? else {
         return Err(reader.corrupt_at(0, "no checksum at the beginning"));
     };
     let offset = reader.offset();
-    let Next::Record(Record::Metadata(metadata)) = reader.next(crc)? else {
+    let Next::Record(Record::Metadata(metadata)) = reader.next(chain)? else {
         return Err(reader.corrupt_at(offset, "no metadata at the beginning"));
     };
     replay.metadata(metadata).map_err(|what| reader.corrupt_at(offset, what))?;

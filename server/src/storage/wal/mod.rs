@@ -12,9 +12,9 @@
 //!
 //! One thread owns a [`Wal`]: it appends a batch with one write, and syncs once for as many batches as
 //! it likes. The first batch after a sync begins with a checksum once more: so a reader can tell what had
-//! been synced from what had not. Nothing appended is durable before [`Wal::sync`] returns. After the first failure of a
-//! write or a sync nobody knows what is on disk, so every later call fails: the process ends, and the
-//! next one reads what is there.
+//! been synced from what had not. Nothing appended is durable before [`Wal::sync`] returns. After the first
+//! failure of a write or a sync nobody knows what is on disk, so every later call fails: the process ends,
+//! and the next one reads what is there.
 //!
 //! ```no_run
 //! # use std::{path::Path, sync::Arc};
@@ -22,7 +22,7 @@
 //! # fn main() -> Result<(), WalError> {
 //! let options = WalOptions::default();
 //! let metadata = Metadata { cluster_id: 1, member_id: 2 };
-//! Wal::create(Arc::new(OsFs), Path::new("wal"), options, metadata)?;
+//! Wal::create(Arc::new(OsFs), Path::new("wal"), options, metadata, 3)?;
 //! let (mut wal, contents) = Wal::open(Arc::new(OsFs), Path::new("wal"), options, 0)?;
 //! wal.append(&contents.entries, Some(&contents.hard_state))?;
 //! wal.sync()?;
@@ -119,7 +119,7 @@ pub struct WalContents {
 /// What every segment begins with, beside the configuration: checksum, metadata and hard state. The mark and
 /// the hard state of a batch are in it too.
 const SEGMENT_HEAD_BYTES_MAX: u64 =
-    2 * (record::CRC_FRAME_BYTES + record::HARD_STATE_BYTES_MAX) + 64;
+    2 * (record::MARK_FRAME_BYTES + record::HARD_STATE_BYTES_MAX) + 64;
 
 fn entry_bytes_max(entry: &Entry) -> u64 {
     record::ENTRY_OVERHEAD_MAX + entry.data.len() as u64
@@ -149,6 +149,8 @@ pub struct Wal {
 impl Wal {
     /// Creates the folder and a log without entries. A log that exists after a crash is complete.
     ///
+    /// `stamp` is random, and secret: the checksum records that follow a sync are known by it.
+    ///
     /// # Errors
     /// `Present` if there is a log; else the disk refused, and the folder may be used again.
     pub fn create(
@@ -156,6 +158,7 @@ impl Wal {
         dir: &Path,
         options: WalOptions,
         metadata: Metadata,
+        stamp: u64,
     ) -> Result<Self, WalError> {
         fs.create_dir_all(dir).map_err(WalError::io("create", dir))?;
         if !Segment::list(&fs, dir)?.is_empty() {
@@ -163,7 +166,7 @@ impl Wal {
         }
         segment::remove_prepared(&fs, dir)?;
         let mut spares = Spares::new(options.segment_bytes);
-        let mut encoder = Encoder::default();
+        let mut encoder = Encoder::new(0, Some(stamp.into()));
         encoder.crc();
         encoder.metadata(metadata);
         encoder.snapshot(Position::default(), None);
@@ -203,6 +206,7 @@ impl Wal {
         segment::remove_prepared(&fs, dir)?;
         let mut spares = Spares::new(options.segment_bytes);
         let last = log.segments.back_mut().expect("a log that was read has a segment");
+        let crc = log.chain.crc.expect("each segment that was read begins with a checksum");
         let copy = spares.new_path(dir);
         let tail = Tail::reopen(&fs, &copy, last, (log.tail_bytes, options.segment_bytes))?;
         let wal = Self {
@@ -213,7 +217,7 @@ impl Wal {
             hard_state: log.replayed.contents.hard_state,
             conf_state: log.replayed.conf_state,
             last_index: log.replayed.last_index,
-            encoder: Encoder::new(log.crc),
+            encoder: Encoder::new(crc, log.chain.stamp),
             tail,
             segments: log.segments,
             spares,
@@ -292,7 +296,7 @@ impl Wal {
         let bytes_max =
             entries.iter().map(entry_bytes_max).sum::<u64>() + record::HARD_STATE_BYTES_MAX;
         let lost = mutants::on(Mutant::HardStateLost)
-            && self.tail.is_full_for(bytes_max + record::CRC_FRAME_BYTES);
+            && self.tail.is_full_for(bytes_max + record::MARK_FRAME_BYTES);
         let hard_state = hard_state.filter(|_| !lost);
         self.batch(bytes_max, |wal| {
             for entry in entries {
@@ -442,7 +446,7 @@ impl Wal {
     /// Writes what `encode` appends, at most `bytes_max`, into one segment.
     fn batch(&mut self, bytes_max: u64, encode: impl FnOnce(&mut Self)) -> Result<u64, WalError> {
         self.guarded(|wal| {
-            let bytes_max = bytes_max + record::CRC_FRAME_BYTES;
+            let bytes_max = bytes_max + record::MARK_FRAME_BYTES;
             if wal.tail.is_full_for(bytes_max) {
                 wal.rotate()?;
             }

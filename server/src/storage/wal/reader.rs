@@ -6,14 +6,15 @@
 //! - in a record that is not valid and has an all-zero sector (etcd's rule), or behind which there is
 //!   nothing but zeros from before its last byte on, or that the end of the file cuts.
 //!
-//! Whether that is the end or a hole, `resync` finds out. In the last two cases the bytes that are there must also agree on the record's length: a damaged
-//! length word must not pass for a torn record and take everything behind it along. What is none of
-//! these is damage. Only the last segment may be torn: the one before was synced as a whole.
+//! Whether that is the end or a hole, `resync` finds out. In the last two cases the bytes that are there
+//! must also agree on the record's length: a damaged length word must not pass for a torn record and take
+//! everything behind it along. What is none of these is damage. Only the last segment may be torn: the one
+//! before was synced as a whole.
 
 use std::path::{Path, PathBuf};
 
 use super::WalError;
-use super::record::{self, Fault, Record, WORD_BYTES};
+use super::record::{self, Chain, Fault, Record, WORD_BYTES};
 use crate::storage::fs::{File, OpenMode, SharedFs};
 
 /// What a disk writes whole or not at all, bytes.
@@ -58,11 +59,11 @@ impl SegmentReader {
         self.len
     }
 
-    /// The next record; steps over it if there is one. `crc` as for [`record::decode`].
+    /// The next record; steps over it if there is one. `chain` as for [`record::decode`].
     ///
     /// # Errors
     /// `Corrupt` where the log can be believed no further.
-    pub(super) fn next(&mut self, crc: &mut Option<u32>) -> Result<Next, WalError> {
+    pub(super) fn next(&mut self, chain: &mut Chain) -> Result<Next, WalError> {
         if self.len - self.offset < WORD_BYTES {
             let rest = self.bytes(self.offset, self.len - self.offset)?;
             let is_end = rest.iter().all(|byte| *byte == 0);
@@ -87,7 +88,7 @@ impl SegmentReader {
         if padding.iter().any(|byte| *byte != 0) {
             return Err(self.corrupt("padding that is not zero"));
         }
-        match record::decode(body, crc) {
+        match record::decode(body, chain) {
             Ok(record) => {
                 self.offset = frame_end;
                 Ok(Next::Record(record))

@@ -31,10 +31,10 @@ pub(super) const ENTRY_OVERHEAD_MAX: u64 = 8 + 7 + (2 + 6 + 6) + (2 + 11 + 11 + 
 pub const ENTRY_DATA_BYTES_MAX: u64 = RECORD_BYTES_MAX - ENTRY_OVERHEAD_MAX;
 /// The longest record of a hard state.
 pub(super) const HARD_STATE_BYTES_MAX: u64 = 8 + 7 + (2 + 6 + 6) + 33;
-/// The lengths of a checksum record without data: two tags, the type, and a varint of 32 bits.
-pub(super) const CRC_LENGTHS: RangeInclusive<u64> = 4..=8;
-/// A checksum record with its word and padding.
-pub(super) const CRC_FRAME_BYTES: u64 = WORD_BYTES + 8;
+/// The lengths of a mark: two tags, the type, a varint of 32 bits, and the stamp with tag and length.
+pub(super) const MARK_LENGTHS: RangeInclusive<u64> = 14..=18;
+/// A mark with its word and padding.
+pub(super) const MARK_FRAME_BYTES: u64 = WORD_BYTES + 24;
 /// Scratch space that is kept between batches, bytes.
 const KEPT_BYTES_MAX: usize = 4 << 20;
 
@@ -50,21 +50,46 @@ pub(super) enum Record {
     Metadata(Metadata),
     Entry(Entry),
     State(HardState),
-    Crc(u32),
+    /// States the checksum so far.
+    Crc {
+        stamp: Option<Stamp>,
+    },
     Snapshot(Position, Option<ConfState>),
+}
+
+/// What every checksum record of a log repeats. It is drawn at random and never leaves the member, so
+/// nothing that a client writes looks like one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp([u8; 8]);
+
+impl From<u64> for Stamp {
+    fn from(random: u64) -> Self {
+        Self(random.to_le_bytes())
+    }
+}
+
+/// What a record must continue.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Chain {
+    /// The checksum of all before it; `None` where reading begins.
+    pub(super) crc: Option<u32>,
+    /// The stamp of its log; `None` where reading begins, and in a log that has none, as etcd's.
+    pub(super) stamp: Option<Stamp>,
 }
 
 /// Appends records to a buffer and carries the rolling checksum.
 #[derive(Debug, Default)]
 pub(super) struct Encoder {
     crc: u32,
+    stamp: Option<Stamp>,
     bytes: Vec<u8>,
     data: Vec<u8>,
 }
 
 impl Encoder {
-    pub(super) fn new(crc: u32) -> Self {
-        Self { crc, ..Self::default() }
+    /// An encoder that goes on behind records with the checksum `crc`.
+    pub(super) fn new(crc: u32, stamp: Option<Stamp>) -> Self {
+        Self { crc, stamp, ..Self::default() }
     }
 
     /// What was encoded since `clear`.
@@ -80,7 +105,8 @@ impl Encoder {
 
     /// States the checksum so far; the first record of each segment, and of each batch that follows a sync.
     pub(super) fn crc(&mut self) {
-        self.frame(&walpb::Record { r#type: Some(CRC), crc: Some(self.crc), data: None });
+        let data = self.stamp.map(|Stamp(bytes)| Bytes::copy_from_slice(&bytes));
+        self.frame(&walpb::Record { r#type: Some(CRC), crc: Some(self.crc), data });
     }
 
     pub(super) fn metadata(&mut self, metadata: Metadata) {
@@ -192,18 +218,17 @@ pub(super) enum Fault {
     Meaningless(String),
 }
 
-/// Decodes the body of a frame. `crc` is the checksum before it and becomes the one behind it; `None`
-/// where reading begins.
+/// Decodes the body of a frame. `chain` is what is before it and becomes what is behind it.
 ///
 /// # Errors
-/// Says what is wrong; `crc` is as before if the record is `Invalid`.
-pub(super) fn decode(body: &[u8], crc: &mut Option<u32>) -> Result<Record, Fault> {
-    let (kind, data) = check(body, crc).map_err(Fault::Invalid)?;
-    decode_data(kind, data, *crc).map_err(Fault::Meaningless)
+/// Says what is wrong; `chain` is as before if the record is `Invalid`.
+pub(super) fn decode(body: &[u8], chain: &mut Chain) -> Result<Record, Fault> {
+    let (kind, data) = check(body, chain).map_err(Fault::Invalid)?;
+    decode_data(kind, data).map_err(Fault::Meaningless)
 }
 
 /// Takes a record apart and compares its checksum: the one part that a torn write can fail.
-fn check(body: &[u8], crc: &mut Option<u32>) -> Result<(i64, Bytes), String> {
+fn check(body: &[u8], chain: &mut Chain) -> Result<(i64, Bytes), String> {
     let record = walpb::Record::decode(body).map_err(|error| format!("no record ({error})"))?;
     let (Some(kind), Some(found)) = (record.r#type, record.crc) else {
         return Err("a record without type or checksum".to_owned());
@@ -212,22 +237,40 @@ fn check(body: &[u8], crc: &mut Option<u32>) -> Result<(i64, Bytes), String> {
         return Err("a record in a form that is never written".to_owned());
     }
     let data = record.data.unwrap_or_default();
-    if kind == CRC && data.is_empty() {
-        if crc.is_some_and(|expected| expected != found) {
-            return Err("the checksum does not continue that of the records before it".to_owned());
-        }
-        *crc = Some(found);
+    if kind == CRC {
+        *chain = continued(*chain, found, &data)?;
         return Ok((kind, data));
     }
-    let Some(before) = *crc else {
+    let Some(before) = chain.crc else {
         return Err("a segment that does not begin with a checksum".to_owned());
     };
     let expected = crc32c::crc32c_append(before, &data);
     if expected != found {
         return Err(format!("checksum {found:#010x} instead of {expected:#010x}"));
     }
-    *crc = Some(expected);
+    chain.crc = Some(expected);
     Ok((kind, data))
+}
+
+/// The chain behind a checksum record. etcd reads none of its data.
+fn continued(chain: Chain, crc: u32, data: &[u8]) -> Result<Chain, String> {
+    if chain.crc.is_some_and(|expected| expected != crc) {
+        return Err("the checksum does not continue that of the records before it".to_owned());
+    }
+    let stamp = stamp(data).ok_or("a checksum record in a form that is never written")?;
+    let is_first = chain.crc.is_none() && chain.stamp.is_none();
+    if !is_first && stamp != chain.stamp {
+        return Err("a checksum record of another log".to_owned());
+    }
+    Ok(Chain { crc: Some(crc), stamp })
+}
+
+/// The stamp in a checksum record, if it has one; `None` if that is none.
+fn stamp(data: &[u8]) -> Option<Option<Stamp>> {
+    match data.try_into() {
+        Ok(bytes) => Some(Some(Stamp(bytes))),
+        Err(_) => data.is_empty().then_some(None),
+    }
 }
 
 /// Whether `body` begins with type and checksum in their shortest form: a decoder takes others too.
@@ -240,11 +283,9 @@ fn has_head(body: &[u8], kind: i64, crc: u32) -> bool {
     body.starts_with(&head[..head.len() - unused])
 }
 
-fn decode_data(kind: i64, data: Bytes, crc: Option<u32>) -> Result<Record, String> {
+fn decode_data(kind: i64, data: Bytes) -> Result<Record, String> {
     match kind {
-        CRC if data.is_empty() => {
-            Ok(Record::Crc(crc.expect("a record that was checked has a checksum")))
-        }
+        CRC => Ok(Record::Crc { stamp: stamp(&data).flatten() }),
         METADATA => {
             let message: etcdserverpb::Metadata = exactly(&data, "metadata")?;
             let (Some(member_id), Some(cluster_id)) = (message.node_id, message.cluster_id) else {

@@ -10,35 +10,25 @@
 //! mark, entry 7, state | mark, entry 8, state | mark, ent........te | 0 0 0     9 was not: cut
 //! ```
 //!
-//! Of the very last batch nobody can tell, and nothing was written that relied on it. A mark counts only with a record behind it that continues its checksum. What lies in the hole's own record
-//! is not looked at if its head is there: a value may be anything, a log too.
+//! Of the very last batch nobody can tell, and nothing was written that relied on it. A mark repeats the
+//! stamp of its log, which no client knows: a value may be anything, a log too, and is not taken for one.
 
 use super::WalError;
 use super::reader::{READ_BYTES, SegmentReader};
-use super::record::{self, Fault, Record, WORD_BYTES};
-
-/// Bytes whose checksums are computed in search of a mark: those of the longest record. Only what was made to
-/// look like marks needs more.
-const CHECKED_BYTES_MAX: u64 = record::RECORD_BYTES_MAX;
-/// The bytes before the data of a record at most: three tags, the type, a varint of 32 and one of 64 bits.
-const HEAD_BYTES_MAX: u64 = 2 + 6 + 11;
+use super::record::{self, Chain, Record, Stamp, WORD_BYTES};
 
 impl SegmentReader {
-    /// Where a mark is behind the reader's offset, where no record can be read.
+    /// Where a mark with this stamp is behind the reader's offset, where no record can be read.
     ///
     /// # Errors
-    /// If the file cannot be read, or holds more that resembles a mark than can be looked at.
-    pub(super) fn mark_behind(&mut self) -> Result<Option<u64>, WalError> {
-        let mut checked_bytes = 0;
-        let mut offset = self.behind_hole()?;
+    /// If the file cannot be read.
+    pub(super) fn mark_behind(&mut self, stamp: Stamp) -> Result<Option<u64>, WalError> {
+        let mut offset = self.offset() + WORD_BYTES;
         while offset + WORD_BYTES <= self.len() {
             let step = READ_BYTES.min(self.len() - offset);
             for mark in candidates(self.bytes(offset, step)?) {
-                if self.is_mark(offset + mark, &mut checked_bytes)? {
+                if self.is_mark(offset + mark, stamp)? {
                     return Ok(Some(offset + mark));
-                }
-                if checked_bytes > CHECKED_BYTES_MAX {
-                    return Err(self.corrupt("nobody can tell what is behind it"));
                 }
             }
             offset += step;
@@ -46,57 +36,19 @@ impl SegmentReader {
         Ok(None)
     }
 
-    /// Behind the record at the reader's offset if it says how long it is, else right behind the offset.
-    fn behind_hole(&mut self) -> Result<u64, WalError> {
-        let begin = self.offset() + WORD_BYTES;
-        Ok(self.frame(self.offset())?.map_or(begin, |length| begin + length.next_multiple_of(8)))
-    }
-
-    /// The length of the record whose word and head are at `offset`, if they agree on one.
-    fn frame(&mut self, offset: u64) -> Result<Option<u64>, WalError> {
-        let left = self.len().saturating_sub(offset);
-        if left < WORD_BYTES {
-            return Ok(None);
-        }
+    /// Whether a checksum record with this stamp is at `offset`.
+    fn is_mark(&mut self, offset: u64, stamp: Stamp) -> Result<bool, WalError> {
+        let begin = offset + WORD_BYTES;
         let word = self.bytes(offset, WORD_BYTES)?;
         let word = u64::from_le_bytes(word.try_into().expect("eight bytes were asked for"));
-        let Some(length) = record::record_length(word) else { return Ok(None) };
-        if WORD_BYTES + length + record::padding(length) > left {
-            return Ok(None);
-        }
-        let head = self.bytes(offset + WORD_BYTES, length.min(HEAD_BYTES_MAX))?;
-        Ok(record::may_begin(head, length).then_some(length))
-    }
-
-    /// Whether a checksum record is at `offset`, and one that continues it behind.
-    fn is_mark(&mut self, offset: u64, checked_bytes: &mut u64) -> Result<bool, WalError> {
-        let mut crc = None;
-        let mut next = offset;
-        let mark =
-            self.is_record(&mut next, &mut crc, |record| matches!(record, Record::Crc(_)))?;
-        let begin = next;
-        let is_mark = mark
-            && self.is_record(&mut next, &mut crc, |record| !matches!(record, Record::Crc(_)))?;
-        *checked_bytes += next - begin;
-        Ok(is_mark)
-    }
-
-    /// Whether an intact record is at `offset`, one that `is_wanted`; steps over what was looked at.
-    fn is_record(
-        &mut self,
-        offset: &mut u64,
-        crc: &mut Option<u32>,
-        is_wanted: impl FnOnce(&Record) -> bool,
-    ) -> Result<bool, WalError> {
-        let Some(length) = self.frame(*offset)? else { return Ok(false) };
-        let body = self.bytes(*offset + WORD_BYTES, length)?;
-        *offset += WORD_BYTES + length + record::padding(length);
-        Ok(match record::decode(body, crc) {
-            Ok(record) => is_wanted(&record),
-            // Its checksum is right, which is all that is asked here.
-            Err(Fault::Meaningless(_)) => true,
-            Err(Fault::Invalid(_)) => false,
-        })
+        let Some(length) =
+            record::record_length(word).filter(|length| *length <= self.len() - begin)
+        else {
+            return Ok(false);
+        };
+        let mut chain = Chain { crc: None, stamp: Some(stamp) };
+        let record = record::decode(self.bytes(begin, length)?, &mut chain);
+        Ok(matches!(record, Ok(Record::Crc { stamp: Some(found) }) if found == stamp))
     }
 }
 
@@ -104,7 +56,7 @@ impl SegmentReader {
 fn candidates(block: &[u8]) -> Vec<u64> {
     let may_begin = |word: &[u8; 8]| {
         let word = u64::from_le_bytes(*word);
-        record::record_length(word).is_some_and(|length| record::CRC_LENGTHS.contains(&length))
+        record::record_length(word).is_some_and(|length| record::MARK_LENGTHS.contains(&length))
     };
     let (words, _) = block.as_chunks();
     let found = words.iter().zip((0..).step_by(8)).filter(|(word, _)| may_begin(word));

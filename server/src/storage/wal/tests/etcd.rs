@@ -36,7 +36,7 @@ fn rewrite(fs: &SharedFs, dir: &Path, records: Vec<walpb::Record>) -> usize {
                 let found = etcdserverpb::Metadata::decode(data).unwrap();
                 let metadata =
                     Metadata { cluster_id: found.cluster_id(), member_id: found.node_id() };
-                wal = Some(Wal::create(fs.clone(), dir, SMALL, metadata).unwrap());
+                wal = Some(Wal::create(fs.clone(), dir, SMALL, metadata, 3).unwrap());
             }
             2 => {
                 let found = raftpb::Entry::decode(data).unwrap();

@@ -9,12 +9,15 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::reader::{Next, SegmentReader};
+use super::record::Chain;
 use super::segment::Segment;
 use super::*;
 use crate::consensus::EntryKind;
 use crate::storage::tests::test_fs::TestFs;
 
 const METADATA: Metadata = Metadata { cluster_id: 0xc1, member_id: 0xa1 };
+/// Eight bytes that no record has otherwise.
+const STAMP: u64 = 0xfeed_beef_dead_c0de;
 const SMALL: WalOptions = WalOptions { segment_bytes: 4096, segments_max: 3 };
 
 fn dir() -> &'static Path {
@@ -40,7 +43,7 @@ fn conf(voters: &[u64]) -> ConfState {
 }
 
 fn create(fs: &TestFs, options: WalOptions) -> Wal {
-    let wal = Wal::create(fs.shared(), dir(), options, METADATA).unwrap();
+    let wal = Wal::create(fs.shared(), dir(), options, METADATA, STAMP).unwrap();
     fs.shared().sync_dir(Path::new("/d")).unwrap();
     wal
 }
@@ -56,9 +59,9 @@ fn segment_paths(fs: &TestFs) -> Vec<PathBuf> {
 /// Where each record of a segment begins, and where the last one ends.
 fn record_offsets(fs: &TestFs, path: &Path) -> Vec<usize> {
     let mut reader = SegmentReader::open(&fs.shared(), path).unwrap();
-    let mut crc = None;
+    let mut chain = Chain::default();
     let mut offsets = vec![0];
-    while let Next::Record(_) = reader.next(&mut crc).unwrap() {
+    while let Next::Record(_) = reader.next(&mut chain).unwrap() {
         offsets.push(usize::try_from(reader.offset()).unwrap());
     }
     offsets
@@ -96,7 +99,7 @@ fn a_real_disk_gives_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().join("wal");
     let fs: SharedFs = std::sync::Arc::new(crate::storage::os_fs::OsFs);
-    let mut wal = Wal::create(fs.clone(), &dir, SMALL, METADATA).unwrap();
+    let mut wal = Wal::create(fs.clone(), &dir, SMALL, METADATA, STAMP).unwrap();
     for index in 1..=100 {
         wal.append(&[entry(index, 1, 300)], Some(&state(1, index))).unwrap();
         wal.sync().unwrap();
@@ -119,24 +122,25 @@ fn the_bytes_are_those_of_etcd() {
     let bytes = fs.bytes(&segment_paths(&fs)[0]);
     // Written by hand from the format: word, type, crc, data, padding.
     let mut crc = 0;
-    let mut expected = vec![4, 0, 0, 0, 0, 0, 0, 0x84];
-    expected.extend([0x08, 4, 0x10, 0, 0, 0, 0, 0]);
-    let records: [(u8, &[u8]); 5] = [
+    let mut expected = Vec::new();
+    let stamp = STAMP.to_le_bytes();
+    let records: [(u8, &[u8]); 6] = [
+        (4, &stamp),
         (1, &[0x08, 0xa1, 0x01, 0x10, 0xc1, 0x01]),
         (5, &[0x08, 0, 0x10, 0]),
         // What is before it was synced.
-        (4, &[]),
+        (4, &stamp),
         (2, &[0x08, 0, 0x10, 2, 0x18, 1, 0x22, 3, 1, 31, 63]),
         (3, &[0x08, 2, 0x10, 0xa1, 0x01, 0x18, 1]),
     ];
     for (kind, data) in records {
-        crc = crc32c::crc32c_append(crc, data);
+        if kind != 4 {
+            crc = crc32c::crc32c_append(crc, data);
+        }
         let mut record = vec![0x08, kind, 0x10];
         prost::encoding::encode_varint(crc.into(), &mut record);
-        if kind != 4 {
-            record.extend([0x1a, u8::try_from(data.len()).unwrap()]);
-            record.extend(data);
-        }
+        record.extend([0x1a, u8::try_from(data.len()).unwrap()]);
+        record.extend(data);
         let padding = (8 - record.len() % 8) % 8;
         let flag = if padding == 0 { 0 } else { 0x80 | u8::try_from(padding).unwrap() };
         expected.extend([u8::try_from(record.len()).unwrap(), 0, 0, 0, 0, 0, 0, flag]);
@@ -364,7 +368,7 @@ fn folders_that_do_not_fit_are_refused_with_their_reason() {
     assert!(refused(&fs, 0).contains("no log in /d/wal"));
     let mut wal = create(&fs, SMALL);
     assert!(Wal::exists(&fs.shared(), dir()).unwrap());
-    let again = Wal::create(fs.shared(), dir(), SMALL, METADATA).map(|_| ()).unwrap_err();
+    let again = Wal::create(fs.shared(), dir(), SMALL, METADATA, STAMP).map(|_| ()).unwrap_err();
     assert!(matches!(again, WalError::Present { .. }));
     wal.append(&entries(1..=100, 1), Some(&state(1, 100))).unwrap();
     assert!(refused(&fs, 101).contains("ends at index 100, but entries up to 101 were applied"));
