@@ -131,6 +131,7 @@ const POLLING: &[(&str, &str)] = &[
     ("tests/src/process.rs", "wait_healthy"),
     ("tests/src/process.rs", "wait_until"),
     ("tests/src/conformance/session.rs", "wait_serving"),
+    ("tests/src/conformance/session.rs", "wait_settled"),
     ("tests/src/bin/soak.rs", "compact"),
     ("tests/src/bin/soak.rs", "soak"),
     ("tests/src/compare/leasing.rs", "expire"),

@@ -55,7 +55,8 @@ pub struct Parts {
     /// The quota in bytes; `None` for none.
     pub quota_bytes: Option<u64>,
     /// How long an answer of the owner is waited for, but that to a compaction. The owner has a bound of
-    /// its own, in ticks; this one holds while the owner hangs in a sync. `None` leaves it to the owner, and needs no timer.
+    /// its own, in ticks; this one holds while the owner hangs in a sync. `None` leaves it to the owner, and
+    /// needs no timer.
     pub request_timeout: Option<Duration>,
     /// The shortest time to live of a lease, in seconds.
     pub lease_ttl_min_s: i64,

@@ -67,7 +67,8 @@ impl HashRead {
     /// Works on; `Some` when the hash is complete.
     ///
     /// # Errors
-    /// `Compacted` if a step came so late that its pin had expired, and more was compacted meanwhile; `Rows` if the store cannot be read.
+    /// `Compacted` if a step came so late that its pin had expired, and more was compacted meanwhile; `Rows`
+    /// if the store cannot be read.
     pub fn step(&mut self, rows: &dyn Rows) -> Result<Option<HashResult>, ReadError> {
         // However long all of it takes: what it pins is needed until its end.
         self.pin.renew();

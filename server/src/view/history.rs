@@ -92,8 +92,8 @@ impl History {
 }
 
 impl HistoryRead {
-    /// Appends the next rows, of about [`STEP_BYTES_MAX`](super::STEP_BYTES_MAX) bytes at the most, to `out`; `false` when they
-    /// were the last ones.
+    /// Appends the next rows, of about [`STEP_BYTES_MAX`](super::STEP_BYTES_MAX) bytes at the most, to
+    /// `out`; `false` when they were the last ones.
     ///
     /// # Errors
     /// `Compacted` if the pin expired and history was compacted since; `Rows` if the store cannot be read.

@@ -3,8 +3,8 @@
 //! A part of a history is played on fresh servers that were first brought to the revision and the
 //! compaction which that part began with. First ends of the history are tried, from the last
 //! operation alone to the last 3,000; then, from the shortest that shows a difference, ever smaller
-//! parts are left out, at last parts of the transaction that shows it. Each try costs a start of both servers, so the search ends at a deadline
-//! with the best that it has.
+//! parts are left out, at last parts of the transaction that shows it. Each try costs a start of both
+//! servers, so the search ends at a deadline with the best that it has.
 
 use std::time::{Duration, Instant};
 

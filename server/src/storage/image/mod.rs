@@ -109,8 +109,8 @@ impl Image {
     /// Measures on; `Some` is the length of the image in bytes, once it is known.
     ///
     /// # Errors
-    /// `Compacted` if nothing was read for so long that the pin expired, and history was compacted since; `Rows` if the store cannot be
-    /// read.
+    /// `Compacted` if nothing was read for so long that the pin expired, and history was compacted since;
+    /// `Rows` if the store cannot be read.
     pub fn measure(&mut self) -> Result<Option<u64>, ReadError> {
         if let Stage::Measure(pass) = &mut self.stage {
             if pass.step(&self.source)? {
