@@ -53,6 +53,8 @@ CHANCE = (
     r'while syncing ConfigMap .* namespaces .* not found',
     # A call whose time was over while the server was kept down.
     r"DeadlineExceeded desc = latest balancer error: connection error",
+    # A client of the API server went away while it was being told of an event.
+    r'watch\.go:\d+\] "Unhandled Error" err="http2: stream closed"',
 )
 
 

@@ -79,9 +79,10 @@ class Api:
 class Watcher(threading.Thread):
     """A client's watch: goes on after the last event that it saw, whatever ended the stream."""
 
-    def __init__(self, path, revision):
+    def __init__(self, path, revision, seconds):
+        """`seconds`: how long a stream is, if nothing ends it before."""
         super().__init__(daemon=True)
-        self.path, self.revision = path, int(revision)
+        self.path, self.revision, self.seconds = path, int(revision), seconds
         self.added, self.deleted = collections.Counter(), collections.Counter()
         self.bookmarks, self.streams, self.faults = 0, 0, []
         self.ending = threading.Event()
@@ -98,8 +99,9 @@ class Watcher(threading.Thread):
                 self.api.close()
 
     def follow(self):
-        query = f"watch=1&allowWatchBookmarks=true&timeoutSeconds=40&resourceVersion={self.revision}"
-        reply = self.api.send("GET", f"{self.path}?{query}", seconds=60)
+        query = f"watch=1&allowWatchBookmarks=true&timeoutSeconds={self.seconds}"
+        query += f"&resourceVersion={self.revision}"
+        reply = self.api.send("GET", f"{self.path}?{query}", seconds=self.seconds + 20)
         if reply.status != 200:
             self.ending.wait(0.2)
             return
