@@ -4,7 +4,7 @@
 //! D/identity.json        whose it is; its presence means that the folder is complete
 //! D/creating.json        only while it is being created
 //! D/lock                 held by the process that uses it
-//! D/member/wal/          the log, unless --wal-dir puts it elsewhere
+//! D/member/wal/          the log, unless --wal-dir puts it elsewhere, and a lock of its own
 //! D/member/state.redb    the state store
 //! D/member/index/        checkpoints of the key index
 //! D/member/snap/db       a note to etcd, which refuses to open it
@@ -356,10 +356,8 @@ impl Layout {
 
     /// Takes the locks; the folders that hold them are created.
     fn lock(&self, fs: &SharedFs) -> Result<Vec<Box<dyn Send + Sync>>, DataDirError> {
-        let mut folders = vec![(&self.root, "--data-dir")];
-        if self.is_wal_elsewhere {
-            folders.push((&self.wal, "--wal-dir"));
-        }
+        // The log has a lock of its own wherever it is: another data dir may be told of it by --wal-dir.
+        let folders = [(&self.root, "--data-dir"), (&self.wal, "--wal-dir")];
         let mut locks = Vec::new();
         for (folder, flag) in folders {
             create_durably(fs, folder)?;
