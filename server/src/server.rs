@@ -337,7 +337,6 @@ fn setup(config: &Config, fs: SharedFs) -> Result<Setup, ServerError> {
         may_create: cluster.is_new,
         initial_members: unnamed(initial_members),
         incarnation: random()?,
-        log_stamp: random()?,
         wal,
         cache_bytes: usize::try_from(storage.cache_bytes).unwrap_or(usize::MAX),
         limits: Limits { window_bytes_max: storage.window_bytes },

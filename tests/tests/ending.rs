@@ -43,7 +43,6 @@ fn alone() -> (Setup, Options) {
         initial_members: vec![member.clone()],
         member: member.clone(),
         incarnation: 9,
-        log_stamp: 3,
         may_create: true,
         wal: WalOptions { segment_bytes: 8192, segments_max: 2 },
         cache_bytes: 1 << 20,

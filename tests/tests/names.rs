@@ -28,7 +28,6 @@ fn start(disk: &SimFs) -> Result<Report, RecoverError> {
         initial_members: vec![member.clone()],
         member,
         incarnation: 9,
-        log_stamp: 3,
         may_create: true,
         wal: WalOptions { segment_bytes: 8192, segments_max: 2 },
         cache_bytes: 1 << 20,

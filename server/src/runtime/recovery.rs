@@ -55,10 +55,8 @@ pub struct Setup {
     pub may_create: bool,
     /// The initial members, this one among them.
     pub initial_members: Vec<Member>,
-    /// Random; names the data dir if it is created now.
+    /// Random and secret; names the data dir, and stamps its log, if it is created now.
     pub incarnation: u64,
-    /// Random and secret; known to the log if it is created now. See [`Wal::create`].
-    pub log_stamp: u64,
     /// Sizes of the log.
     pub wal: WalOptions,
     /// The cache of the state store, in bytes.
@@ -164,9 +162,9 @@ fn try_recover(setup: &Setup, progress: &Progress) -> Result<Recovered, RecoverE
     let mut stored = Restored::from_rows(opened.tables)?;
     (report.applied_index, report.revision) = (opened.applied_index, opened.revision);
 
+    data_dir.check_log(Wal::owner(&setup.fs, data_dir.wal_dir())?)?;
     let (wal, log) =
         Wal::open(setup.fs.clone(), data_dir.wal_dir(), setup.wal, opened.applied_index)?;
-    data_dir.check_log(log.metadata)?;
     if log.snapshot.index != opened.applied_index {
         return Err(RecoverError::Gap { store: opened.applied_index, log: log.snapshot.index });
     }
@@ -202,7 +200,7 @@ fn try_recover(setup: &Setup, progress: &Progress) -> Result<Recovered, RecoverE
 /// exists only by applying them.
 fn create(setup: &Setup, data_dir: &mut DataDir) -> Result<(), RecoverError> {
     let metadata = Metadata { cluster_id: setup.cluster_id, member_id: setup.member.id };
-    let (fs, stamp) = (setup.fs.clone(), setup.log_stamp);
+    let (fs, stamp) = (setup.fs.clone(), setup.incarnation);
     let mut wal = Wal::create(fs, data_dir.wal_dir(), setup.wal, metadata, stamp)?;
     let members: Vec<_> =
         setup.initial_members.iter().map(|member| (member.id, member.encode())).collect();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::storage::wal::{Metadata, WalError};
+use crate::storage::wal::WalError;
 
 /// Exit codes of refusals, so that whoever runs the process can tell them apart.
 ///
@@ -209,10 +209,6 @@ impl DataDirError {
                 _ => Self::Io { operation, path, error },
             }
         }
-    }
-
-    pub(super) fn log_of(path: &Path, metadata: Metadata) -> Self {
-        Self::LogForeign { path: path.to_owned(), found: metadata.to_string() }
     }
 }
 

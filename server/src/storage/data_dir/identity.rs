@@ -12,7 +12,8 @@ pub struct Identity {
     pub cluster_id: u64,
     /// The member.
     pub member_id: u64,
-    /// Random, drawn for this data dir: a member that lost its disk comes back with another one.
+    /// Random and secret, drawn for this data dir and the stamp of its log: a member that lost its disk
+    /// comes back with another one.
     pub incarnation: u64,
     /// The name that the member had when the data dir was made; for people.
     pub name: String,

@@ -32,7 +32,7 @@ pub use self::error::{DataDirError, exit};
 use self::identity::Unreadable;
 pub use self::identity::{FORMAT, Identity};
 use super::fs::{OpenMode, SharedFs};
-use super::wal::{self, Metadata};
+use super::wal::{self, Owner};
 
 /// What etcd finds where it looks for its database. It says `invalid database` and stops.
 const NOTE_TO_ETCD: &[u8] = b"This is a data dir of Quorate, not of etcd.\n";
@@ -129,20 +129,24 @@ impl DataDir {
         self.identity.as_ref()
     }
 
-    /// Compares the log's metadata with the identity: `--wal-dir` may name that of another member.
+    /// Compares the owner of the log with the identity: `--wal-dir` may name the log of another member, or
+    /// of another data dir whose flags were the same.
     ///
     /// # Errors
     /// `LogForeign`.
-    pub fn check_log(&self, metadata: Metadata) -> Result<(), DataDirError> {
-        match &self.identity {
-            Some(identity)
-                if (identity.cluster_id, identity.member_id)
-                    != (metadata.cluster_id, metadata.member_id) =>
-            {
-                Err(DataDirError::log_of(&self.layout.wal, metadata))
-            }
-            _ => Ok(()),
+    pub fn check_log(&self, owner: Owner) -> Result<(), DataDirError> {
+        let Some(identity) = &self.identity else { return Ok(()) };
+        let Owner { metadata, stamp } = owner;
+        let path = self.layout.wal.clone();
+        let ids = (identity.cluster_id, identity.member_id);
+        if ids != (metadata.cluster_id, metadata.member_id) {
+            return Err(DataDirError::LogForeign { path, found: metadata.to_string() });
         }
+        if stamp.is_some_and(|stamp| stamp != identity.incarnation) {
+            let found = format!("another data dir of {metadata}");
+            return Err(DataDirError::LogForeign { path, found });
+        }
+        Ok(())
     }
 
     /// What is in the folder and not ours: it is never touched, and somebody may have meant another one.

@@ -7,7 +7,7 @@ use super::*;
 use crate::storage::os_fs::OsFs;
 use crate::storage::tests::real_etcd::RealEtcd;
 use crate::storage::tests::test_fs::TestFs;
-use crate::storage::wal::{Wal, WalOptions};
+use crate::storage::wal::{Metadata, Wal, WalOptions};
 
 const OPTIONS: WalOptions = WalOptions { segment_bytes: 4096, segments_max: 5 };
 const METADATA: Metadata = Metadata { cluster_id: 0xc1, member_id: 0xa1 };
@@ -31,7 +31,7 @@ fn identity(incarnation: u64) -> Identity {
 fn start(fs: &SharedFs, root: &Path, wal_dir: Option<&Path>) -> Result<DataDir, anyhow::Error> {
     let mut data_dir = DataDir::open(fs.clone(), root, wal_dir, ANY)?;
     if data_dir.identity().is_none() {
-        Wal::create(fs.clone(), data_dir.wal_dir(), OPTIONS, METADATA, 3)?;
+        Wal::create(fs.clone(), data_dir.wal_dir(), OPTIONS, METADATA, 7)?;
         let state = fs.open(&data_dir.state_path(), OpenMode::CreateNew)?;
         state.write_at(0, b"state")?;
         state.sync_data()?;
@@ -69,9 +69,14 @@ fn a_data_dir_that_was_created_is_opened_again() {
     assert_eq!(data_dir.reserve_paths(), [root().join("member/reserve")]);
     let elsewhere = reserve_paths(root(), Some("/log".as_ref()));
     assert_eq!(elsewhere, [root().join("member/reserve"), "/log/reserve".into()]);
-    data_dir.check_log(METADATA).unwrap();
-    let other = Metadata { cluster_id: 1, member_id: 2 };
-    assert_eq!(data_dir.check_log(other).unwrap_err().exit_code(), exit::LOG_FOREIGN);
+    let own = Wal::owner(&fs.shared(), data_dir.wal_dir()).unwrap();
+    assert_eq!(own, Owner { metadata: METADATA, stamp: Some(7) });
+    data_dir.check_log(own).unwrap();
+    data_dir.check_log(Owner { stamp: None, ..own }).unwrap();
+    let others = Owner { metadata: Metadata { cluster_id: 1, member_id: 2 }, ..own };
+    for other in [others, Owner { stamp: Some(8), ..own }] {
+        assert_eq!(data_dir.check_log(other).unwrap_err().exit_code(), exit::LOG_FOREIGN);
+    }
     let expected = Expected { cluster_id: Some(0xc1), member_id: Some(0xa1) };
     drop(data_dir);
     DataDir::open(fs.shared(), root(), None, expected).unwrap();
@@ -80,7 +85,7 @@ fn a_data_dir_that_was_created_is_opened_again() {
 #[test]
 fn each_refusal_says_what_to_do_and_has_its_exit_code() {
     type Case = (&'static str, fn(&TestFs) -> (u8, String), u8, &'static str);
-    let cases: [Case; 13] = [
+    let cases: [Case; 14] = [
         (
             "another cluster",
             |fs| refused(fs, None, Expected { cluster_id: Some(0xff), ..ANY }),
@@ -194,6 +199,18 @@ fn each_refusal_says_what_to_do_and_has_its_exit_code() {
             },
             exit::LOCKED,
             "in use by a running process",
+        ),
+        (
+            "a log that is locked",
+            |fs| {
+                let _held = start(&fs.shared(), root(), None).unwrap();
+                let (log, path) = (root().join("member/wal"), Path::new("/other"));
+                drop(start(&fs.shared(), path, None).unwrap());
+                let other = DataDir::open(fs.shared(), path, Some(&log), ANY).err().unwrap();
+                (other.exit_code(), other.to_string())
+            },
+            exit::LOCKED,
+            "choose another folder by --wal-dir",
         ),
     ];
     for (name, case, code, text) in cases {

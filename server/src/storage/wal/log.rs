@@ -7,7 +7,7 @@ use super::reader::{Next, SegmentReader};
 use super::record::{Chain, Record};
 use super::replay::{Missing, Replay, Replayed};
 use super::segment::Segment;
-use super::{Metadata, WalError};
+use super::{Metadata, Owner, WalError};
 use crate::storage::fs::SharedFs;
 
 /// A log as it was found.
@@ -62,6 +62,18 @@ pub(super) fn read(fs: &SharedFs, dir: &Path, from: u64) -> Result<Log, WalError
     let mut replayed = replay.finish().map_err(|missing| lost(dir, &missing))?;
     replayed.contents.torn_at = torn_at;
     Ok(Log { replayed, segments, tail_bytes, chain })
+}
+
+/// Reads the head of the newest segment.
+pub(super) fn owner(fs: &SharedFs, dir: &Path) -> Result<Owner, WalError> {
+    let segments = Segment::list(fs, dir)?;
+    let Some(newest) = segments.back() else {
+        return Err(WalError::Absent { dir: dir.to_owned() });
+    };
+    let mut reader = SegmentReader::open(fs, &newest.path)?;
+    let mut chain = Chain::default();
+    let metadata = read_head(&mut reader, &mut chain, &mut Replay::new(0, newest.index))?;
+    Ok(Owner { metadata, stamp: chain.stamp.map(u64::from) })
 }
 
 fn lost(dir: &Path, missing: &Missing) -> WalError {

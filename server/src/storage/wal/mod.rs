@@ -72,6 +72,15 @@ impl fmt::Display for Metadata {
     }
 }
 
+/// Whose log it is, and which of theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The member.
+    pub metadata: Metadata,
+    /// What [`Wal::create`] was given; `None` in a log that has none, as etcd's.
+    pub stamp: Option<u64>,
+}
+
 /// A place in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
@@ -232,6 +241,14 @@ impl Wal {
     /// As for [`Wal::open`].
     pub fn read(fs: &SharedFs, dir: &Path, from: u64) -> Result<WalContents, WalError> {
         Ok(log::read(fs, dir, from)?.replayed.contents)
+    }
+
+    /// Whose log it is, by its newest segment, before anything else of it is read.
+    ///
+    /// # Errors
+    /// `Absent`, `Corrupt` or `Io`.
+    pub fn owner(fs: &SharedFs, dir: &Path) -> Result<Owner, WalError> {
+        log::owner(fs, dir)
     }
 
     /// Whether there is a log in `dir`.

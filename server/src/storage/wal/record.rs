@@ -62,6 +62,12 @@ pub(super) enum Record {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp([u8; 8]);
 
+impl From<Stamp> for u64 {
+    fn from(Stamp(bytes): Stamp) -> Self {
+        Self::from_le_bytes(bytes)
+    }
+}
+
 impl From<u64> for Stamp {
     fn from(random: u64) -> Self {
         Self(random.to_le_bytes())

@@ -171,7 +171,6 @@ impl Member {
             initial_members: vec![Listed { client_urls: Vec::new(), ..member.clone() }],
             member,
             incarnation: self.boots,
-            log_stamp: self.plan.seed ^ self.boots,
             wal: WalOptions {
                 segment_bytes: self.plan.store.segment_bytes,
                 segments_max: self.plan.store.segments_max,
