@@ -429,8 +429,9 @@ impl Replica {
         if self.space.is_awaited() {
             self.raise_no_space();
         }
-        let in_use_bytes = self.sizes().in_use_bytes;
-        if let Some(disarm) = self.space.disarm(elapsed_ms, in_use_bytes, &self.machine) {
+        if self.space.pass(elapsed_ms)
+            && let Some(disarm) = self.space.disarm(self.sizes().in_use_bytes, &self.machine)
+        {
             self.pending.proposals.add_internal(disarm);
         }
         if self.consensus.is_leader()

@@ -65,19 +65,19 @@ impl Space {
         Some(own::raise(self.alarm))
     }
 
-    /// The command that takes the alarm back, if it is time to look and there is room again.
-    pub(super) fn disarm(
-        &mut self,
-        elapsed_ms: u64,
-        in_use_bytes: u64,
-        machine: &StateMachine,
-    ) -> Option<Bytes> {
-        let below_bytes = self.disarm_below_bytes?;
+    /// Lets time pass; whether it is time to look if the alarm can be taken back by itself.
+    pub(super) fn pass(&mut self, elapsed_ms: u64) -> bool {
         self.since_look_ms += elapsed_ms;
-        if self.since_look_ms < DISARM_INTERVAL_MS {
-            return None;
+        let is_due = self.since_look_ms >= DISARM_INTERVAL_MS;
+        if is_due {
+            self.since_look_ms = 0;
         }
-        self.since_look_ms = 0;
+        is_due && self.disarm_below_bytes.is_some()
+    }
+
+    /// The command that takes the alarm back, if there is room again.
+    pub(super) fn disarm(&self, in_use_bytes: u64, machine: &StateMachine) -> Option<Bytes> {
+        let below_bytes = self.disarm_below_bytes?;
         let has_room = in_use_bytes < below_bytes && !self.disk_is_low;
         (has_room && self.is_out(machine)).then(|| own::disarm(self.alarm))
     }
