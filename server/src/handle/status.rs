@@ -110,6 +110,15 @@ impl Default for LogSync {
 }
 
 impl LogSync {
+    /// Asks the disk by `work`, at `now`. Only the owner calls this. One that refused counts as one that did
+    /// not answer: the process ends.
+    pub fn during<T, E>(&self, now: Instant, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        self.begin(now);
+        let done = work()?;
+        self.end();
+        Ok(done)
+    }
+
     /// The disk is asked at `now`. Only the owner calls this.
     pub fn begin(&self, now: Instant) {
         self.began_us.store(self.since_origin_us(now).saturating_add(1), Ordering::Relaxed);

@@ -66,9 +66,8 @@ impl LogWriter {
             return Ok(());
         }
         let from = Instant::now();
-        status.begin(from);
-        let written = self.wal.append(&persist.entries, self.hard_state.as_ref())?;
-        status.end();
+        let append = || self.wal.append(&persist.entries, self.hard_state.as_ref());
+        let written = status.during(from, append)?;
         self.hard_state = None;
         self.needs_sync |= persist.sync.is_some();
         self.metrics.disk.wal_write_seconds.observe(from.elapsed().as_secs_f64());
@@ -83,9 +82,8 @@ impl LogWriter {
         conf_state: &ConfState,
         status: &LogSync,
     ) -> Result<(), RunError> {
-        status.begin(Instant::now());
-        self.wal.append_conf_state(index, term, conf_state)?;
-        status.end();
+        let append = || self.wal.append_conf_state(index, term, conf_state);
+        status.during(Instant::now(), append)?;
         self.needs_sync = true;
         Ok(())
     }
@@ -94,9 +92,7 @@ impl LogWriter {
     pub(super) fn sync_if_needed(&mut self, status: &LogSync) -> Result<(), RunError> {
         if self.needs_sync {
             let from = Instant::now();
-            status.begin(from);
-            self.wal.sync()?;
-            status.end();
+            status.during(from, || self.wal.sync())?;
             self.needs_sync = false;
             self.metrics.disk.wal_fsync_seconds.observe(from.elapsed().as_secs_f64());
         }
@@ -105,10 +101,7 @@ impl LogWriter {
 
     /// Gives up segments that nobody needs.
     pub(super) fn release(&mut self, upto: u64, status: &LogSync) -> Result<(), RunError> {
-        status.begin(Instant::now());
-        self.wal.release(upto)?;
-        status.end();
-        Ok(())
+        Ok(status.during(Instant::now(), || self.wal.release(upto))?)
     }
 
     /// Whether since the last call the disk had no room for the next segment. Writes must be refused
