@@ -23,7 +23,7 @@ use crate::state_machine::Member;
 use crate::storage::checkpoint::CHECKPOINT_BYTES;
 use crate::storage::fs::SharedFs;
 use crate::storage::os_fs::{OsFs, is_open_to_others};
-use crate::storage::reserve::bytes_for_start;
+use crate::storage::reserve::BESIDE_LOG_BYTES;
 use crate::storage::wal::{ENTRY_DATA_BYTES_MAX, WalOptions};
 use crate::telemetry::Metrics;
 
@@ -91,6 +91,15 @@ impl ServerError {
             Self::Listen(_) | Self::Io(_) => 1,
         }
     }
+
+    /// Whether the file system has no room left.
+    fn is_storage_full(&self) -> bool {
+        match self {
+            Self::Recover(error) => error.is_storage_full(),
+            Self::Run(error) => error.is_storage_full(),
+            Self::Listen(_) | Self::Io(_) => false,
+        }
+    }
 }
 
 /// Runs a member until it is told to stop or fails.
@@ -103,6 +112,11 @@ pub fn run(config: &Config) -> Result<(), ServerError> {
     let result = runtime.block_on(serve(config));
     // A snapshot may be reading from a disk that hangs: nobody waits for it any more.
     runtime.shutdown_background();
+    if result.as_ref().is_err_and(ServerError::is_storage_full)
+        && let Ok(setup) = setup(config, Arc::new(OsFs))
+    {
+        runtime::say_what_to_free(&setup, config.limits.request_bytes_max, BESIDE_LOG_BYTES);
+    }
     result
 }
 
@@ -410,7 +424,7 @@ fn options(config: &Config, setup: &Setup) -> Result<Options, ServerError> {
         slow_apply: config.monitor.warning_apply,
         lease_ttl_min_s: lease_ttl_min_s(election),
         checkpoint_bytes: CHECKPOINT_BYTES,
-        reserve_bytes: bytes_for_start(&setup.wal, config.limits.request_bytes_max),
+        reserve_bytes: BESIDE_LOG_BYTES,
     })
 }
 

@@ -15,6 +15,7 @@ pub struct Status {
     pub member_id: AtomicU64,
     pub raft: RaftStatus,
     pub space: SpaceStatus,
+    pub room: RoomStatus,
     pub leases: LeaseStatus,
     pub log_sync: LogSync,
     /// The index is complete and reads of keys are served.
@@ -71,6 +72,35 @@ impl SpaceStatus {
         let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.db_size_bytes.store(size(sizes.total_bytes), Ordering::Relaxed);
         self.db_size_in_use_bytes.store(size(sizes.in_use_bytes), Ordering::Relaxed);
+    }
+}
+
+/// What is left on the file systems of this member.
+#[derive(Debug, Default)]
+#[allow(missing_docs)] // Each name says it.
+pub struct RoomStatus {
+    pub data: FileSystemStatus,
+    /// The same as `data` unless the log is elsewhere.
+    pub log: FileSystemStatus,
+    /// The log found no room for its next segment when it last tried.
+    pub log_is_short: AtomicBool,
+}
+
+/// What is left on one, in bytes.
+#[derive(Debug, Default)]
+pub struct FileSystemStatus {
+    /// Free for this process.
+    pub free_bytes: AtomicI64,
+    /// Below this much writes that add are refused.
+    pub low_bytes: AtomicI64,
+}
+
+impl FileSystemStatus {
+    /// Sets both.
+    pub fn publish(&self, free_bytes: u64, low_bytes: u64) {
+        let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.free_bytes.store(size(free_bytes), Ordering::Relaxed);
+        self.low_bytes.store(size(low_bytes), Ordering::Relaxed);
     }
 }
 

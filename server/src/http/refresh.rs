@@ -42,6 +42,10 @@ pub(super) fn refresh(metrics: &Metrics, handle: &Handle) {
     space.db_total_bytes.set(status.space.db_size_bytes.load(Relaxed) + own_bytes);
     space.db_in_use_bytes.set(status.space.db_size_in_use_bytes.load(Relaxed) + own_bytes);
     space.db_file_bytes.set(status.space.db_file_bytes.load(Relaxed));
+    for (holds, left) in [("data", &status.room.data), ("log", &status.room.log)] {
+        space.disk_free_bytes.with_label_values(&[holds]).set(left.free_bytes.load(Relaxed));
+        space.disk_low_bytes.with_label_values(&[holds]).set(left.low_bytes.load(Relaxed));
+    }
     metrics.own.raft_term.set(gauge(status.raft.term.load(Relaxed)));
     let ready = status.ready.load(Relaxed);
     metrics.own.ready.set(ready.into());

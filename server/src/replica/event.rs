@@ -135,6 +135,8 @@ pub enum Effect {
     ReleaseLog {
         /// The last such entry.
         upto: u64,
+        /// Keep none of them: the space is needed.
+        disk_is_low: bool,
     },
 }
 

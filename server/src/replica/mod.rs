@@ -279,6 +279,7 @@ impl Replica {
                 self.space.disk_is_low = is_low;
                 if is_low {
                     self.raise_no_space();
+                    self.release_log(effects);
                 }
             }
             Event::Persisted { sync } => self.consensus.persisted(sync),
@@ -583,7 +584,13 @@ impl Replica {
             self.flushing.hurry();
         }
         drop(space);
-        effects.push(Effect::ReleaseLog { upto: applied_index });
+        self.release_log(effects);
+    }
+
+    /// What is flushed is not needed from the log.
+    fn release_log(&self, effects: &mut Vec<Effect>) {
+        let (upto, disk_is_low) = (self.flushing.flushed_index(), self.space.disk_is_low);
+        effects.push(Effect::ReleaseLog { upto, disk_is_low });
     }
 
     /// Proposes what the cluster should know of this member and does not yet.

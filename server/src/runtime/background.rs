@@ -1,6 +1,5 @@
 //! What drives the flusher: a thread, or the simulator step by step.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -10,12 +9,11 @@ use tokio::sync::oneshot;
 
 use super::RunError;
 use super::ending::Ending;
+use super::place::Place;
 use crate::handle::{Handle, Stop};
 use crate::replica::Event;
 use crate::state_machine::FlushBatch;
-use crate::storage::data_dir::DataDir;
 use crate::storage::flusher::{Flusher, FlusherError, Step};
-use crate::storage::fs::SharedFs;
 use crate::telemetry::Metrics;
 
 /// How often the file system is asked what is left.
@@ -73,6 +71,12 @@ impl Worker {
             Work::Stop => self.flusher.begin_stop(),
             Work::Abandon => {}
         }
+    }
+
+    /// Takes what was found of the room on the disk, and tells the owner.
+    pub fn disk_space(&mut self, is_low: bool) {
+        self.flusher.disk_space(is_low);
+        self.handle.mailbox().event(Event::DiskSpace { is_low });
     }
 
     /// Does a step, and tells those concerned what it finished.
@@ -203,29 +207,6 @@ enum Stopping {
     AtOnce,
 }
 
-/// Where a member writes.
-pub(super) struct Place {
-    pub(super) fs: SharedFs,
-    /// Locked as long as this lives.
-    pub(super) data_dir: Arc<DataDir>,
-    /// What the log takes at once.
-    pub(super) segment_bytes: u64,
-}
-
-impl Place {
-    /// Whether so little is free, where the keys or where the log is, that writes that add are refused. The
-    /// log must find room for its next segment.
-    fn is_low(&self) -> io::Result<bool> {
-        for folder in [self.data_dir.path(), self.data_dir.wal_dir()] {
-            let space = self.fs.space(folder)?;
-            if space.is_low() || space.free_bytes < self.segment_bytes {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-}
-
 struct Driver {
     worker: Worker,
     queue: Receiver<Work>,
@@ -285,8 +266,13 @@ impl Driver {
             return;
         }
         self.space_checked = Some(Instant::now());
-        match self.place.is_low() {
-            Ok(is_low) => self.worker.handle.mailbox().event(Event::DiskSpace { is_low }),
+        let status = &self.worker.handle.status().room;
+        match self.place.look(status.log_is_short.load(Ordering::Relaxed)) {
+            Ok(room) => {
+                status.data.publish(room.data.free_bytes, room.data.low_bytes());
+                status.log.publish(room.log.free_bytes, room.log.low_bytes());
+                self.worker.disk_space(room.is_low());
+            }
             Err(error) => tracing::warn!(%error, "cannot tell how much disk space is left"),
         }
     }
@@ -295,31 +281,4 @@ impl Driver {
 /// A queue for the thread.
 pub(super) fn queue() -> (Sender<Work>, Receiver<Work>) {
     mpsc::channel()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::storage::data_dir::Expected;
-    use crate::storage::tests::test_fs::TestFs;
-
-    #[test]
-    fn the_disk_is_low_where_the_keys_are_or_where_the_log_is() {
-        let fs = TestFs::default();
-        let (root, log) = (Path::new("/d"), Path::new("/log"));
-        let data_dir = DataDir::open(fs.shared(), root, Some(log), Expected::default()).unwrap();
-        let data_dir = Arc::new(data_dir);
-        let place = Place { fs: fs.shared(), data_dir, segment_bytes: 600 << 20 };
-        let is_low = |keys_mib: u64, log_mib: u64| {
-            fs.say_free_below(root, keys_mib << 20);
-            fs.say_free_below(log, log_mib << 20);
-            place.is_low().unwrap()
-        };
-        assert!(!is_low(700, 700));
-        assert!(is_low(500, 700) && is_low(700, 500));
-        // Enough is free but for a segment.
-        assert!(is_low(700, 550));
-    }
 }

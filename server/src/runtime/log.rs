@@ -23,15 +23,19 @@ pub(super) struct LogWriter {
     hard_state: Option<HardState>,
     needs_sync: bool,
     prepared: Slot,
-    shortage: Shortage,
+    next_segment: NextSegment,
 }
 
-/// That the next segment cannot be had.
-#[derive(Default)]
-struct Shortage {
-    is_logged: bool,
-    /// It is for want of space, and nobody has asked since.
-    is_unreported: bool,
+/// What became of making the next segment ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NextSegment {
+    /// It is ready, or under way.
+    Coming,
+    /// The disk has no room for it. Writes must be refused: what is left of this one is for those who make
+    /// room.
+    NoRoom,
+    /// The disk, or the system, refused otherwise.
+    Failed,
 }
 
 /// Where the result of a [`SegmentJob`] is left. Locked for an instant by either side.
@@ -52,7 +56,7 @@ impl LogWriter {
             hard_state: None,
             needs_sync: false,
             prepared: Slot::default(),
-            shortage: Shortage::default(),
+            next_segment: NextSegment::Coming,
         }
     }
 
@@ -99,35 +103,46 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Gives up segments that nobody needs.
-    pub(super) fn release(&mut self, upto: u64, status: &LogSync) -> Result<(), RunError> {
-        Ok(status.during(Instant::now(), || self.wal.release(upto))?)
+    /// Gives up segments that nobody needs, beyond those that are kept; on a disk that is low all of them.
+    pub(super) fn release(
+        &mut self,
+        upto: u64,
+        disk_is_low: bool,
+        status: &LogSync,
+    ) -> Result<(), RunError> {
+        Ok(status.during(Instant::now(), || match disk_is_low {
+            true => self.wal.release_all(upto),
+            false => self.wal.release(upto),
+        })?)
     }
 
-    /// Whether since the last call the disk had no room for the next segment. Writes must be refused
-    /// then: what is left of this one is for those who make room.
-    pub(super) fn take_shortage(&mut self) -> bool {
-        std::mem::take(&mut self.shortage.is_unreported)
+    /// The length of a segment, in bytes.
+    pub(super) fn segment_bytes(&self) -> u64 {
+        self.wal.segment_bytes()
+    }
+
+    /// What became of the last job.
+    pub(super) fn next_segment(&self) -> NextSegment {
+        self.next_segment
     }
 
     /// Takes the segment that was made ready, and hands out the work for the next one.
     pub(super) fn next_job(&mut self) -> Option<SegmentJob> {
         if let Some(result) = self.prepared.lock().take() {
-            match result {
-                Ok(spare) => {
-                    self.shortage = Shortage::default();
-                    self.wal.adopt(Some(spare));
-                }
+            let (spare, found) = match result {
+                Ok(spare) => (Some(spare), NextSegment::Coming),
                 Err(error) => {
                     // The log goes on until its segment is full, and fails there if need be. Every
                     // append tries again, and what is the same each time is said once.
-                    if !std::mem::replace(&mut self.shortage.is_logged, true) {
+                    if self.next_segment == NextSegment::Coming {
                         tracing::warn!(%error, "cannot prepare the next segment of the log");
                     }
-                    self.shortage.is_unreported |= error.is_storage_full();
-                    self.wal.adopt(None);
+                    let is_full = error.is_storage_full();
+                    (None, if is_full { NextSegment::NoRoom } else { NextSegment::Failed })
                 }
-            }
+            };
+            self.next_segment = found;
+            self.wal.adopt(spare);
         }
         let preparation = self.wal.preparation()?;
         Some(SegmentJob { preparation, result: self.prepared.clone() })
@@ -185,11 +200,12 @@ mod tests {
         assert!(log.next_job().is_none(), "it is under way");
         job.spawn_by(|_| Err(io::ErrorKind::WouldBlock.into()));
         let again = log.next_job().expect("it failed");
-        assert!(!log.take_shortage(), "there is room");
+        assert_eq!(log.next_segment(), NextSegment::Failed, "there is room");
         again.spawn_by(|run| {
             run();
             Ok(())
         });
         assert!(log.next_job().is_none(), "one is ready");
+        assert_eq!(log.next_segment(), NextSegment::Coming);
     }
 }

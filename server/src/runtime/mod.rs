@@ -7,6 +7,7 @@ mod ending;
 mod lock_times;
 mod log;
 mod owner;
+mod place;
 mod recovery;
 mod spare;
 
@@ -25,21 +26,24 @@ use crate::storage::checkpoint::CheckpointError;
 use crate::storage::data_dir::{DataDir, DataDirError, exit};
 use crate::storage::flusher::{Flusher, FlusherError, FlusherOptions};
 use crate::storage::fs::is_storage_full;
+use crate::storage::reserve::bytes_for_start;
 use crate::storage::state::{Fault, OpenError};
 use crate::storage::wal::WalError;
 use crate::telemetry::Metrics;
 use crate::watch::Hub;
 
 use apply_laps::ApplyLaps;
-use background::{ABANDON_WAIT, Background, Place};
+use background::{ABANDON_WAIT, Background};
 use compactions::Compactions;
 use ending::Ending;
 use lock_times::LockTimes;
 use owner::Threads;
+use place::Place;
 
 pub use background::{Work, Worker};
 pub use log::SegmentJob;
 pub use owner::{Beside, Owner};
+pub use place::say_what_to_free;
 pub use recovery::{Progress, Recovered, Report, Setup, recover};
 pub use spare::SpareSpace;
 
@@ -70,7 +74,8 @@ pub struct Options {
     pub lease_ttl_min_s: i64,
     /// Flushed bytes after which a new checkpoint of the index is written.
     pub checkpoint_bytes: u64,
-    /// Space set aside for the day the disk is full, in bytes.
+    /// Space set aside for the day the disk is full, in bytes, beside what a copy of a segment of the log
+    /// takes.
     pub reserve_bytes: u64,
 }
 
@@ -135,7 +140,7 @@ pub enum RunError {
 
 impl RecoverError {
     /// Whether the file system has no room left.
-    fn is_storage_full(&self) -> bool {
+    pub fn is_storage_full(&self) -> bool {
         match self {
             Self::DataDir(DataDirError::Io { error, .. }) => is_storage_full(error),
             Self::Wal(error) => error.is_storage_full(),
@@ -167,6 +172,16 @@ impl RecoverError {
 }
 
 impl RunError {
+    /// Whether the file system has no room left.
+    pub fn is_storage_full(&self) -> bool {
+        match self {
+            Self::Log(error) => error.is_storage_full(),
+            Self::Flusher(error) => error.is_storage_full(),
+            Self::DiskFull(_) => true,
+            Self::Failed(_) | Self::Fatal(_) | Self::Damaged(_) => false,
+        }
+    }
+
     /// The exit code of a process that ends for this reason.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -258,7 +273,9 @@ pub fn assemble(
     let tick_elapsed_max = options.tick.saturating_mul(election_ticks);
     let reserves = data_dir.reserve_paths();
     let reserves = reserves.iter().map(PathBuf::as_path);
-    let reserve = SpareSpace::open(&setup.fs, reserves, options.reserve_bytes);
+    let reserve_bytes =
+        bytes_for_start(wal.segment_bytes(), options.request_bytes_max, options.reserve_bytes);
+    let reserve = SpareSpace::open(&setup.fs, reserves, reserve_bytes);
     Ok(Assembled {
         core: Core {
             replica: Replica::new(options.replica, recovered_replica, view, rows)?
@@ -290,11 +307,7 @@ pub fn start(
     let assembled = assemble(setup, recovered, options, surroundings)?;
     let Assembled { handle, worker, mut reserve, data_dir, core } = assembled;
     let data_dir = Arc::new(data_dir);
-    let place = Place {
-        fs: setup.fs.clone(),
-        data_dir: data_dir.clone(),
-        segment_bytes: setup.wal.segment_bytes,
-    };
+    let place = Place::new(setup.fs.clone(), data_dir.clone(), core.log.segment_bytes());
     let background = Background::spawn(worker, (work, queue), place)?;
     let threads = Threads::new(background, data_dir.clone());
     let owner = Owner::new(core, handle.clone(), threads);
@@ -325,17 +338,6 @@ pub fn start(
         })
         .map_err(|error| RunError::Failed(format!("cannot start a thread: {error}")))?;
     Ok(Running { handle, owner, ended, _data_dir: data_dir })
-}
-
-impl RunError {
-    fn is_storage_full(&self) -> bool {
-        match self {
-            Self::Log(error) => error.is_storage_full(),
-            Self::Flusher(error) => error.is_storage_full(),
-            Self::DiskFull(_) => true,
-            Self::Failed(_) | Self::Fatal(_) | Self::Damaged(_) => false,
-        }
-    }
 }
 
 impl Running {

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use super::background::{ABANDON_WAIT, Background};
 use super::compactions::Compactions;
 use super::ending::Ending;
-use super::log::{LogWriter, SegmentJob};
+use super::log::{LogWriter, NextSegment, SegmentJob};
 use super::{Core, RunError};
 use crate::handle::{Delivery, Handle, Stop};
 use crate::lease::Lessor;
@@ -288,12 +288,7 @@ impl<B: Beside> Owner<B> {
                 Effect::Persist(persist) => {
                     persisted = persist.sync.or(persisted);
                     self.log.append(persist, &self.handle.status().log_sync)?;
-                    if let Some(job) = self.log.next_job() {
-                        self.beside.prepare(job);
-                    }
-                    if self.log.take_shortage() {
-                        self.handle.mailbox().event(Event::DiskSpace { is_low: true });
-                    }
+                    self.look_ahead();
                 }
                 Effect::PersistConfState { index, term, conf_state } => {
                     let status = &self.handle.status().log_sync;
@@ -306,8 +301,8 @@ impl<B: Beside> Owner<B> {
                 }
                 Effect::AutoCompact { revision, mode } => log_auto_compaction(revision, mode),
                 Effect::Flush(batch) => self.beside.flush(batch),
-                Effect::ReleaseLog { upto } => {
-                    self.log.release(upto, &self.handle.status().log_sync)?;
+                Effect::ReleaseLog { upto, disk_is_low } => {
+                    self.log.release(upto, disk_is_low, &self.handle.status().log_sync)?;
                 }
             }
         }
@@ -322,12 +317,38 @@ impl<B: Beside> Owner<B> {
         Ok(())
     }
 
+    /// Has the next segment of the log made ready.
+    fn look_ahead(&mut self) {
+        if let Some(job) = self.log.next_job() {
+            self.beside.prepare(job);
+        }
+        let is_short = self.log.next_segment() == NextSegment::NoRoom;
+        let was_short = self.handle.status().room.log_is_short.swap(is_short, Ordering::Relaxed);
+        if is_short && !was_short {
+            // At once: the next look at the room may be a second away.
+            self.handle.mailbox().event(Event::DiskSpace { is_low: true });
+        }
+    }
+
     fn publish_records(&self) {
         let alarms = self.replica.alarms();
         let known = self.handle.alarms();
         for alarm in alarms.iter().filter(|alarm| !known.contains(alarm)) {
             let member_id = format_args!("{:x}", alarm.member_id);
-            tracing::warn!(member_id, kind = ?alarm.kind, "an alarm was raised");
+            let status = self.handle.status();
+            let size_bytes = status.space.db_size_in_use_bytes.load(Ordering::Relaxed);
+            let quota_bytes = status.space.quota_bytes.load(Ordering::Relaxed);
+            let data_free_bytes = status.room.data.free_bytes.load(Ordering::Relaxed);
+            let log_free_bytes = status.room.log.free_bytes.load(Ordering::Relaxed);
+            tracing::warn!(
+                member_id,
+                kind = ?alarm.kind,
+                size_bytes,
+                quota_bytes,
+                data_free_bytes,
+                log_free_bytes,
+                "an alarm was raised"
+            );
         }
         for alarm in known.iter().filter(|alarm| !alarms.contains(alarm)) {
             let member_id = format_args!("{:x}", alarm.member_id);

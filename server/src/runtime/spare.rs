@@ -1,6 +1,5 @@
 //! Space set aside on each file system that a member writes to, as far as it can be had.
 
-use std::io;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -62,16 +61,18 @@ impl SpareSpace {
             return;
         }
         for reserve in &mut self.reserves {
-            report(reserve.release());
+            let released = reserve.release();
+            let path = reserve.path().display();
+            match released {
+                Ok(true) => {
+                    tracing::warn!(%path, "the disk is full: gave up the reserve for the next start");
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(%path, %error, "the disk is full and the reserve is stuck")
+                }
+            }
         }
-    }
-}
-
-fn report(released: io::Result<bool>) {
-    match released {
-        Ok(true) => tracing::warn!("the disk is full: gave up the reserve for the next start"),
-        Ok(false) => {}
-        Err(error) => tracing::warn!(%error, "the disk is full and the reserve is stuck"),
     }
 }
 
@@ -93,7 +94,7 @@ mod tests {
     fn the_reserve_is_set_aside_once_there_is_room() {
         let fs = TestFs::recording("d");
         fs.shared().create_dir_all("d/log".as_ref()).unwrap();
-        fs.say_free(4095);
+        fs.say_free(3071);
         let mut reserve = spare(&fs);
         let (running, ended) = mpsc::channel();
         let looked = fs.calls();
@@ -104,7 +105,7 @@ mod tests {
             std::thread::yield_now();
         }
         assert_eq!(fs.file(&PathBuf::from(RESERVES[0])), None);
-        fs.say_free(4096);
+        fs.say_free(3072);
         reserving.join().unwrap();
         for path in RESERVES {
             assert_eq!(fs.bytes(Path::new(path)).len(), 1024);

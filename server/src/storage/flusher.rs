@@ -69,6 +69,7 @@ pub struct Flusher {
     store: StateStore,
     next: Option<FlushBatch>,
     is_flushing: bool,
+    disk_is_low: bool,
     checkpoint: Checkpointing,
     rewrite: Rewriting,
 }
@@ -191,6 +192,7 @@ impl Flusher {
             store,
             next: None,
             is_flushing: false,
+            disk_is_low: false,
             checkpoint,
             rewrite: Rewriting::default(),
         };
@@ -214,6 +216,16 @@ impl Flusher {
     pub fn request_rewrite(&mut self) -> bool {
         self.rewrite.is_wanted = !self.rewrite.is_over;
         self.rewrite.is_wanted
+    }
+
+    /// Takes whether the disk is almost full, looked at now and then. While it is, less unused space is worth
+    /// giving back, and there are hardly any flushes to wait for.
+    pub fn disk_space(&mut self, is_low: bool) {
+        self.disk_is_low = is_low;
+        if is_low {
+            let pause_flushes = self.rewrite.pause_flushes;
+            self.rewrite.pause_flushes = pause_flushes.saturating_sub(REWRITE_RETRY_FLUSHES / 10);
+        }
     }
 
     /// Asks for a checkpoint, if anything was flushed since the last one.
@@ -365,8 +377,10 @@ impl Flusher {
     }
 
     fn is_rewrite_due(&self) -> bool {
-        let is_worth =
-            || self.rewrite.pause_flushes == 0 && self.store.space().is_worth_a_rewrite();
+        let is_worth = || {
+            let space = || self.store.space();
+            self.rewrite.pause_flushes == 0 && space().is_worth_a_rewrite(self.disk_is_low)
+        };
         !self.rewrite.is_over && (self.rewrite.is_wanted || is_worth())
     }
 

@@ -92,11 +92,21 @@ pub struct Space {
 
 /// Below this much free space, or a twentieth of the whole if that is less, a file system is low, in bytes.
 const LOW_BYTES_MAX: u64 = 512 << 20;
+/// But not below this much, or an eighth of the whole: what was taken before writes are refused has to go
+/// somewhere, in bytes.
+const LOW_BYTES_MIN: u64 = 64 << 20;
 
 impl Space {
     /// The free bytes below which writes that add are refused.
     pub fn low_bytes(&self) -> u64 {
-        LOW_BYTES_MAX.min(self.total_bytes / 20)
+        let low_bytes_min = LOW_BYTES_MIN.min(self.total_bytes / 8);
+        LOW_BYTES_MAX.min(self.total_bytes / 20).max(low_bytes_min)
+    }
+
+    /// What one file for a short time, or one of several for ever, may take of it: `bytes_max`, or a
+    /// sixteenth of a small file system.
+    pub fn share_bytes(&self, bytes_max: u64) -> u64 {
+        bytes_max.min(self.total_bytes / 16)
     }
 
     /// Whether so little is free that writes that add are refused.
@@ -118,9 +128,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_small_disk_is_low_at_a_twentieth_and_a_large_one_at_half_a_gibibyte() {
+    fn a_disk_is_low_at_half_a_gibibyte_a_smaller_one_at_a_twentieth_and_a_small_one_at_an_eighth()
+    {
         let low = |free_bytes, total_bytes| Space { free_bytes, total_bytes }.is_low();
-        assert!(!low(60 << 20, 1 << 30) && low(50 << 20, 1 << 30));
         assert!(!low(600 << 20, 1 << 40) && low(500 << 20, 1 << 40));
+        assert!(!low(210 << 20, 4 << 30) && low(200 << 20, 4 << 30));
+        assert!(!low(64 << 20, 1 << 30) && low(63 << 20, 1 << 30));
+        assert!(!low(25 << 20, 200 << 20) && low(24 << 20, 200 << 20));
     }
 }

@@ -1,30 +1,28 @@
 //! Space set aside for the day the disk is full.
 //!
-//! A member whose disk is full cannot even start: recovery writes before it reads. So a file of 80 MiB is
-//! kept; it is given up when the disk is full, the member starts again, serves reads, compacts and
-//! deletes, and sets the space aside once more when there is plenty.
-//!
-//! Its size is what a start needs: it copies the last segment of the log, and then the log may begin another
-//! one, in the space of what was copied.
+//! A member whose disk is full cannot even start: recovery writes before it reads. So a file is kept, as
+//! large as what a start writes: a copy of the last segment of the log, and what the log holds that is not
+//! flushed, 96 MiB in all. It is given up when the disk is full, the member starts again, serves reads,
+//! compacts and deletes, and sets the space aside once more when there is plenty.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::fs::{OpenMode, SharedFs};
-use super::wal::WalOptions;
 
-/// What is for all else that a start writes, bytes.
-const BESIDE_LOG_BYTES: u64 = 16 << 20;
+/// What a start writes beside a copy of the last segment, bytes: what was not flushed when the disk was full,
+/// or the next segment of the log.
+pub const BESIDE_LOG_BYTES: u64 = 32 << 20;
 /// The file is made anew only when this many times its size is free, so that it is not the one that
 /// fills the disk.
-const FREE_FACTOR: u64 = 4;
+const FREE_FACTOR: u64 = 3;
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// The size with which a member starts on a full disk, bytes. One request that is longer than a segment makes
-/// its segment as long.
-pub fn bytes_for_start(wal: &WalOptions, request_bytes_max: usize) -> u64 {
+/// The room without which a member on a full disk does not start, in bytes: a copy of a segment, and
+/// `beside_bytes`. One request that is longer than a segment makes its segment as long.
+pub fn bytes_for_start(segment_bytes: u64, request_bytes_max: usize, beside_bytes: u64) -> u64 {
     let request_bytes_max = u64::try_from(request_bytes_max).unwrap_or(u64::MAX);
-    wal.segment_bytes.max(request_bytes_max).saturating_add(BESIDE_LOG_BYTES)
+    segment_bytes.max(request_bytes_max).saturating_add(beside_bytes)
 }
 
 /// A file whose only content is the space that it takes.
@@ -46,6 +44,11 @@ impl Reserve {
             file => file?.len()? == bytes,
         };
         Ok(Self { fs, path: path.to_owned(), bytes, is_held })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Whether the space is set aside.
@@ -133,7 +136,7 @@ mod tests {
     use crate::consensus::{Entry, EntryKind};
     use crate::storage::os_fs::OsFs;
     use crate::storage::tests::test_fs::TestFs;
-    use crate::storage::wal::{Metadata, Wal};
+    use crate::storage::wal::{Metadata, Wal, WalOptions};
 
     #[test]
     fn space_is_held_given_up_and_held_again() {
@@ -164,14 +167,16 @@ mod tests {
             wal.append(&(1..=requests).map(entry).collect::<Vec<_>>(), None).unwrap();
             let names = fs.shared().read_dir(dir).unwrap();
             let length = names.iter().map(|name| fs.bytes(&dir.join(name)).len() as u64).max();
-            (length.unwrap(), bytes_for_start(&options, REQUEST_BYTES_MAX))
+            (length.unwrap(), wal.segment_bytes())
         };
         for (requests, bytes) in [(1000, 0), (1000, 700), (30, REQUEST_BYTES_MAX)] {
-            let (length, reserve) = segment_max(requests, bytes);
-            assert!(length + BESIDE_LOG_BYTES <= reserve + 512, "{requests}: {length}, {reserve}");
+            let (length, segment_bytes) = segment_max(requests, bytes);
+            let reserve = bytes_for_start(segment_bytes, REQUEST_BYTES_MAX, 1000);
+            assert!(length + 1000 <= reserve + 512, "{requests}: {length}, {reserve}");
         }
-        let usual = bytes_for_start(&WalOptions::default(), 1 << 20);
-        assert_eq!((usual, FREE_FACTOR * usual), (80 << 20, 320 << 20), "as the README says");
+        let segment_bytes = WalOptions::default().segment_bytes;
+        let usual = bytes_for_start(segment_bytes, 1 << 20, BESIDE_LOG_BYTES);
+        assert_eq!((usual, FREE_FACTOR * usual), (96 << 20, 288 << 20), "as the README says");
     }
 
     #[test]

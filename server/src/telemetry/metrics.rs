@@ -55,6 +55,8 @@ pub struct SpaceMetrics {
     pub db_total_bytes: IntGauge,
     pub db_in_use_bytes: IntGauge,
     pub db_file_bytes: IntGauge,
+    pub disk_free_bytes: IntGaugeVec,
+    pub disk_low_bytes: IntGaugeVec,
     pub quota_bytes: IntGauge,
     pub alarms: IntGaugeVec,
 }
@@ -300,6 +302,12 @@ impl SpaceMetrics {
                 "Size of the data without what is compacted, in bytes.",
             ),
             db_file_bytes: own.gauge("state_store_file_bytes", "Size of the state store's file."),
+            disk_free_bytes: own.gauges("disk_free_bytes", "Free on the file system.", &["holds"]),
+            disk_low_bytes: own.gauges(
+                "disk_low_bytes",
+                "NOSPACE is raised when less than this is free on the file system.",
+                &["holds"],
+            ),
             quota_bytes: server.gauge("quota_backend_bytes", "The quota, in bytes."),
             alarms: debug.gauges("alarms", "1 for a raised alarm.", &["server_id", "alarm_type"]),
         }

@@ -193,9 +193,10 @@ impl StateStore {
 
 impl StoreSpace {
     /// Whether a rewrite is worth its cost: more than half of what the file takes, and more than
-    /// [`REWRITE_FREE_BYTES_MIN`], is free.
-    pub fn is_worth_a_rewrite(&self) -> bool {
-        self.free_bytes > REWRITE_FREE_BYTES_MIN && self.free_bytes > self.disk_bytes / 2
+    /// [`REWRITE_FREE_BYTES_MIN`], is free; where `disk_is_low` a sixteenth of that will do.
+    pub fn is_worth_a_rewrite(&self, disk_is_low: bool) -> bool {
+        let free_bytes_min = REWRITE_FREE_BYTES_MIN / if disk_is_low { 16 } else { 1 };
+        self.free_bytes > free_bytes_min && self.free_bytes > self.disk_bytes / 2
     }
 }
 

@@ -95,7 +95,7 @@ impl Rewrite {
         let space = store.fs.space(parent(&path)).map_err(|error| copy_failed(error.into()))?;
         // Of a file system that is low already, nothing more is refused.
         let low_bytes = if space.is_low() { 0 } else { space.low_bytes() };
-        let left_bytes_min = low_bytes + RESERVE_BYTES;
+        let left_bytes_min = low_bytes + space.share_bytes(RESERVE_BYTES);
         let needed_bytes = store.space().live_bytes + left_bytes_min;
         if space.free_bytes < needed_bytes {
             let free_bytes = space.free_bytes;

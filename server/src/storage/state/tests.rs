@@ -461,9 +461,12 @@ fn a_rewrite_is_worth_it_above_half_and_the_least() {
         live_bytes: 0,
         free_bytes,
     };
-    assert!(!space(300 << 20, 256 << 20).is_worth_a_rewrite());
-    assert!(space(300 << 20, 257 << 20).is_worth_a_rewrite());
-    assert!(!space(600 << 20, 300 << 20).is_worth_a_rewrite());
+    assert!(!space(300 << 20, 256 << 20).is_worth_a_rewrite(false));
+    assert!(space(300 << 20, 257 << 20).is_worth_a_rewrite(false));
+    assert!(!space(600 << 20, 300 << 20).is_worth_a_rewrite(false));
+    assert!(!space(20 << 20, 16 << 20).is_worth_a_rewrite(true));
+    assert!(space(20 << 20, 17 << 20).is_worth_a_rewrite(true));
+    assert!(!space(40 << 20, 20 << 20).is_worth_a_rewrite(true));
 }
 
 proptest! {

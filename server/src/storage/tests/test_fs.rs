@@ -38,6 +38,8 @@ struct Inner {
     has_failed: bool,
     /// What it says is free below each folder, where not plenty; nothing else changes.
     free_bytes: BTreeMap<PathBuf, u64>,
+    /// What it says it has in all, if not plenty.
+    total_bytes: Option<u64>,
     /// A folder that cannot be synced.
     unsyncable: Option<(PathBuf, io::ErrorKind)>,
 }
@@ -142,6 +144,10 @@ impl TestFs {
 
     pub(crate) fn say_free_below(&self, folder: &Path, bytes: u64) {
         self.0.lock().free_bytes.insert(folder.to_owned(), bytes);
+    }
+
+    pub(crate) fn say_total(&self, bytes: u64) {
+        self.0.lock().total_bytes = Some(bytes);
     }
 
     pub(crate) fn refuse_to_sync(&self, folder: &Path, kind: io::ErrorKind) {
@@ -466,7 +472,7 @@ impl FileSystem for TestFs {
         inner.call(false)?;
         let said = inner.free_bytes.iter().rfind(|(folder, _)| path.starts_with(folder));
         let free_bytes = said.map_or(1 << 40, |(_, bytes)| *bytes);
-        Ok(Space { free_bytes, total_bytes: 1 << 40 })
+        Ok(Space { free_bytes, total_bytes: inner.total_bytes.unwrap_or(1 << 40) })
     }
 }
 

@@ -15,6 +15,8 @@ pub(super) struct Log {
     pub(super) replayed: Replayed,
     /// All segments, those that were not read included.
     pub(super) segments: VecDeque<Segment>,
+    /// The first of them, which were not: all that they hold was asked to be left out.
+    pub(super) unread: usize,
     /// The valid bytes of the last one.
     pub(super) tail_bytes: u64,
     /// What continues them.
@@ -61,7 +63,7 @@ pub(super) fn read(fs: &SharedFs, dir: &Path, from: u64) -> Result<Log, WalError
     }
     let mut replayed = replay.finish().map_err(|missing| lost(dir, &missing))?;
     replayed.contents.torn_at = torn_at;
-    Ok(Log { replayed, segments, tail_bytes, chain })
+    Ok(Log { replayed, segments, unread: begin, tail_bytes, chain })
 }
 
 /// Reads the head of the newest segment.

@@ -93,8 +93,9 @@ pub struct Position {
 /// Sizes of a log.
 #[derive(Clone, Copy, Debug)]
 pub struct WalOptions {
-    /// The length of a segment, bytes. Only one entry that alone is longer makes its segment longer: a start
-    /// copies the last one, and must know how much space that takes at the most.
+    /// The length of a segment, bytes; on a small disk a sixteenth of that. Only one entry that alone is
+    /// longer makes its segment longer: a start copies the last one, and must know how much space that
+    /// takes at the most.
     pub segment_bytes: u64,
     /// Segments that are kept although they are not needed any more, those in use included; 0 keeps
     /// all (`--max-wals`).
@@ -142,7 +143,7 @@ fn conf_state_bytes_max(conf_state: &ConfState) -> u64 {
 pub struct Wal {
     fs: SharedFs,
     dir: PathBuf,
-    options: WalOptions,
+    segments_max: usize,
     metadata: Metadata,
     hard_state: HardState,
     conf_state: Option<(Position, ConfState)>,
@@ -174,7 +175,7 @@ impl Wal {
             return Err(WalError::Present { dir: dir.to_owned() });
         }
         segment::remove_prepared(&fs, dir)?;
-        let mut spares = Spares::new(options.segment_bytes);
+        let mut spares = Spares::new(segment::length(&fs, dir, options.segment_bytes)?);
         let mut encoder = Encoder::new(0, Some(stamp.into()));
         encoder.crc();
         encoder.metadata(metadata);
@@ -185,7 +186,7 @@ impl Wal {
         Ok(Self {
             fs,
             dir: dir.to_owned(),
-            options,
+            segments_max: options.segments_max,
             metadata,
             hard_state: HardState::default(),
             conf_state: None,
@@ -201,7 +202,8 @@ impl Wal {
     /// Opens a log and reads what is behind index `from`, usually what the state store has applied.
     ///
     /// What was read is on disk when this returns, even if an earlier sync of it had failed: the last
-    /// segment is copied into a fresh file, without its torn end, and synced.
+    /// segment is copied into a fresh file, without its torn end, and synced. If there is no room for the
+    /// copy, the segments go that hold nothing behind `from`.
     ///
     /// # Errors
     /// All of them end the start with their text: `Corrupt`, `TooShort`, `Lost`, `Absent`, `Io`.
@@ -213,15 +215,25 @@ impl Wal {
     ) -> Result<(Self, WalContents), WalError> {
         let mut log = log::read(&fs, dir, from)?;
         segment::remove_prepared(&fs, dir)?;
-        let mut spares = Spares::new(options.segment_bytes);
-        let last = log.segments.back_mut().expect("a log that was read has a segment");
+        let mut spares = Spares::new(segment::length(&fs, dir, options.segment_bytes)?);
         let crc = log.chain.crc.expect("each segment that was read begins with a checksum");
         let copy = spares.new_path(dir);
-        let tail = Tail::reopen(&fs, &copy, last, (log.tail_bytes, options.segment_bytes))?;
+        let lengths = (log.tail_bytes, spares.bytes());
+        let tail = match Tail::reopen(&fs, &copy, &mut log.segments, lengths) {
+            Err(error) if error.is_storage_full() && log.unread > 0 => {
+                for segment in log.segments.drain(..log.unread) {
+                    let path = &segment.path;
+                    fs.remove_file(path).map_err(WalError::io("remove", path))?;
+                }
+                fs.sync_dir(dir).map_err(WalError::io("sync", dir))?;
+                Tail::reopen(&fs, &copy, &mut log.segments, lengths)?
+            }
+            tail => tail?,
+        };
         let wal = Self {
             fs,
             dir: dir.to_owned(),
-            options,
+            segments_max: options.segments_max,
             metadata: log.replayed.metadata,
             hard_state: log.replayed.contents.hard_state,
             conf_state: log.replayed.conf_state,
@@ -291,7 +303,7 @@ impl Wal {
     fn fitting(&self, entries: &[Entry]) -> usize {
         let conf_state = self.conf_state.as_ref().map(|(_, conf_state)| conf_state);
         let head_bytes_max = SEGMENT_HEAD_BYTES_MAX + conf_state.map_or(0, conf_state_bytes_max);
-        let mut left = self.options.segment_bytes.saturating_sub(head_bytes_max);
+        let mut left = self.spares.bytes().saturating_sub(head_bytes_max);
         let fits = |(position, entry): &(usize, &Entry)| {
             let fits = entry_bytes_max(entry) <= left;
             left = left.saturating_sub(entry_bytes_max(entry));
@@ -411,12 +423,22 @@ impl Wal {
     /// # Errors
     /// The process must end.
     pub fn release(&mut self, upto_index: u64) -> Result<(), WalError> {
+        let kept = if self.segments_max == 0 { usize::MAX } else { self.segments_max };
+        self.release_beyond(upto_index, kept)
+    }
+
+    /// As [`Wal::release`], and keeps no more than is needed: for a disk that is almost full.
+    ///
+    /// # Errors
+    /// The process must end.
+    pub fn release_all(&mut self, upto_index: u64) -> Result<(), WalError> {
+        self.release_beyond(upto_index, 1)
+    }
+
+    fn release_beyond(&mut self, upto_index: u64, kept: usize) -> Result<(), WalError> {
         self.guarded(|wal| {
             let needed = wal.segments.iter().rposition(|segment| segment.index <= upto_index);
-            let beyond = match wal.options.segments_max {
-                0 => 0,
-                kept => wal.segments.len().saturating_sub(kept),
-            };
+            let beyond = wal.segments.len().saturating_sub(kept);
             let released = needed.unwrap_or(0).min(beyond);
             for _ in 0..released {
                 let segment = wal.segments.pop_front().expect("fewer than there are");
@@ -448,6 +470,11 @@ impl Wal {
     /// Whose log it is.
     pub fn metadata(&self) -> Metadata {
         self.metadata
+    }
+
+    /// The length of a segment, bytes.
+    pub fn segment_bytes(&self) -> u64 {
+        self.spares.bytes()
     }
 
     /// The number of segments.

@@ -20,6 +20,14 @@ const ZEROS_PER_SYNC: u64 = 4 << 20;
 /// No sequence or index comes near it; a name that says so is not ours.
 pub(super) const NUMBER_MAX: u64 = 1 << 62;
 const PREPARED_SUFFIX: &str = ".prepare";
+/// The shortest that a segment becomes on a small disk, bytes.
+const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+
+/// The length of segments in `dir`, at most `bytes_max`: a log of a few of them has to fit on its disk.
+pub(super) fn length(fs: &SharedFs, dir: &Path, bytes_max: u64) -> Result<u64, WalError> {
+    let space = fs.space(dir).map_err(WalError::io("ask for the space of", dir))?;
+    Ok(space.share_bytes(bytes_max).max(SEGMENT_BYTES_MIN.min(bytes_max)))
+}
 
 /// A segment that is part of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +104,8 @@ pub struct Preparation {
     fs: SharedFs,
     path: PathBuf,
     bytes: u64,
+    /// Nobody waits for it: it must not be what makes the disk low.
+    is_ahead: bool,
 }
 
 impl Preparation {
@@ -124,7 +134,9 @@ impl Preparation {
         let held_bytes = file.len().map_err(WalError::io("read the length of", path))?;
         // Asked first: filling the disk to its last byte would stop the state store in the meantime.
         let space = self.fs.space(path).map_err(WalError::io("ask for the space of", path))?;
-        if space.free_bytes < self.bytes.saturating_sub(held_bytes) {
+        let needed_bytes = self.bytes.saturating_sub(held_bytes);
+        let left_bytes_min = if self.is_ahead { space.low_bytes() } else { 0 };
+        if needed_bytes > 0 && space.free_bytes < needed_bytes + left_bytes_min {
             return Err(WalError::io("fill", path)(io::ErrorKind::StorageFull.into()));
         }
         file.set_len(self.bytes).map_err(WalError::io("resize", path))?;
@@ -179,18 +191,23 @@ impl Spares {
         dir.join(format!("{number:016x}{PREPARED_SUFFIX}"))
     }
 
+    /// The length of a segment, bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// The work to be done, if none is ready or under way.
     pub(super) fn preparation(&mut self, fs: &SharedFs, dir: &Path) -> Option<Preparation> {
         if self.ready.is_some() || self.is_preparing {
             return None;
         }
         self.is_preparing = true;
-        Some(self.job(fs, dir))
+        Some(self.job(fs, dir, true))
     }
 
-    fn job(&mut self, fs: &SharedFs, dir: &Path) -> Preparation {
+    fn job(&mut self, fs: &SharedFs, dir: &Path, is_ahead: bool) -> Preparation {
         let path = self.reusable.take().unwrap_or_else(|| self.new_path(dir));
-        Preparation { fs: fs.clone(), path, bytes: self.bytes }
+        Preparation { fs: fs.clone(), path, bytes: self.bytes, is_ahead }
     }
 
     /// Takes what a preparation gave; after a failure another may be asked for.
@@ -205,7 +222,7 @@ impl Spares {
     pub(super) fn take(&mut self, fs: &SharedFs, dir: &Path) -> Result<Spare, WalError> {
         match self.ready.take() {
             Some(spare) => Ok(spare),
-            None => self.job(fs, dir).run(),
+            None => self.job(fs, dir, false).run(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The segment that is being written.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use super::WalError;
@@ -52,8 +53,23 @@ impl Tail {
     ///
     /// After a failed sync the page cache may show what the disk does not hold. So nothing that was
     /// read counts as durable before it has been written and synced once more. `lengths` are those of
-    /// the valid part and of a whole segment.
+    /// the valid part and of a whole segment. A failure leaves nothing behind.
     pub(super) fn reopen(
+        fs: &SharedFs,
+        copy: &Path,
+        segments: &mut VecDeque<Segment>,
+        lengths: (u64, u64),
+    ) -> Result<Self, WalError> {
+        let segment = segments.back_mut().expect("a log that was read has a segment");
+        let reopened = Self::copy(fs, copy, segment, lengths);
+        if reopened.is_err() {
+            // What cannot be removed now is removed at the next start.
+            let _ = fs.remove_file(copy);
+        }
+        reopened
+    }
+
+    fn copy(
         fs: &SharedFs,
         copy: &Path,
         segment: &mut Segment,

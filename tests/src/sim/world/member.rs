@@ -266,8 +266,8 @@ impl Life {
     }
 
     /// Says how much space is left.
-    pub(super) fn check_space(&self, is_low: bool) {
-        self.handle.mailbox().event(Event::DiskSpace { is_low });
+    pub(super) fn check_space(&mut self, is_low: bool) {
+        self.worker.disk_space(is_low);
     }
 
     /// The leases, and which keys have them.

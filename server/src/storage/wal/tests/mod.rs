@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod etcd;
+mod full;
 
 use std::path::{Path, PathBuf};
 
@@ -329,20 +330,6 @@ fn after_any_failure_the_log_takes_nothing_more() {
         assert!(matches!(wal.sync(), Err(WalError::Poisoned { .. })));
         assert!(matches!(wal.release(1), Err(WalError::Poisoned { .. })));
     }
-}
-
-#[test]
-fn a_segment_that_the_disk_has_no_room_for_is_not_begun() {
-    let fs = TestFs::default();
-    let mut wal = create(&fs, SMALL);
-    fs.say_free(SMALL.segment_bytes - 1);
-    let before = fs.changes();
-    let error = wal.prepare_next().unwrap_err();
-    assert!(error.is_storage_full(), "{error}");
-    assert!(fs.changes() <= before + 2, "the file is created and removed, not filled");
-    assert_eq!(fs.shared().read_dir(dir()).unwrap().len(), 1);
-    fs.say_free(SMALL.segment_bytes);
-    wal.prepare_next().unwrap();
 }
 
 #[test]
