@@ -188,17 +188,27 @@ fn an_unknown_flag_is_refused_by_its_name() -> Outcome {
 #[test]
 fn an_empty_data_dir_is_no_member_of_an_existing_cluster() -> Outcome {
     let folder = tempfile::tempdir()?;
-    let mut command = Command::new(quorate()?.path);
-    command
-        .arg(format!("--data-dir={}", folder.path().join("d").display()))
-        .args([
-            "--listen-client-urls=http://127.0.0.1:0",
-            "--advertise-client-urls=http://127.0.0.1:0",
-        ])
-        .args(["--listen-peer-urls=http://127.0.0.1:0", "--initial-cluster-state=existing"]);
-    let ended = run_to_end(&mut command, REFUSAL_DEADLINE)?;
+    let program = quorate()?.with(&["--initial-cluster-state=existing"]);
+    let ended = start_that_ends(&program, &folder.path().join("d"))?;
     assert_eq!(ended.code, Some(1), "{}", ended.text);
     assert!(ended.text.contains("holds no member"), "{}", ended.text);
+    Ok(())
+}
+
+#[test]
+fn a_start_that_finds_no_member_to_continue_leaves_nothing_behind() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let [absent, empty, log] = ["a/b", "empty", "log"].map(|name| folder.path().join(name));
+    std::fs::create_dir(&empty)?;
+    let wal_dir = format!("--wal-dir={}", log.display());
+    let program = quorate()?.with(&["--initial-cluster-state=existing", &wal_dir]);
+    for data_dir in [&absent, &empty] {
+        let ended = start_that_ends(&program, data_dir)?;
+        assert_eq!(ended.code, Some(1), "{}", ended.text);
+    }
+    let left = std::fs::read_dir(folder.path())?.collect::<Result<Vec<_>, _>>()?;
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(std::fs::read_dir(&empty)?.count(), 0);
     Ok(())
 }
 

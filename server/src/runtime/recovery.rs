@@ -149,12 +149,13 @@ fn try_recover(setup: &Setup, progress: &Progress) -> Result<Recovered, RecoverE
     let expected =
         Expected { cluster_id: Some(setup.cluster_id), member_id: Some(setup.member.id) };
     let wal_dir = setup.wal_dir.as_deref();
+    // Asked before anything is locked: a start that is refused leaves no folders behind.
+    if !setup.may_create && !DataDir::holds_member(&setup.fs, &setup.data_dir, wal_dir)? {
+        return Err(RecoverError::NothingToContinue { path: setup.data_dir.clone() });
+    }
     let mut data_dir = DataDir::open(setup.fs.clone(), &setup.data_dir, wal_dir, expected)?;
     let mut report = Report { foreign: data_dir.foreign()?, ..Report::default() };
     if data_dir.identity().is_none() {
-        if !setup.may_create {
-            return Err(RecoverError::NothingToContinue { path: setup.data_dir.clone() });
-        }
         create(setup, &mut data_dir)?;
         report.created = true;
     }

@@ -73,6 +73,19 @@ pub struct DataDir {
 }
 
 impl DataDir {
+    /// Whether there is a member at `path`, whose creation was finished. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), for what can be seen without the lock.
+    pub fn holds_member(
+        fs: &SharedFs,
+        path: &Path,
+        wal_dir: Option<&Path>,
+    ) -> Result<bool, DataDirError> {
+        let found = Layout::new(path, wal_dir).survey(fs)?;
+        Ok(matches!(found, Found::Complete(_)))
+    }
+
     /// Locks a data dir, creating it if there is none.
     ///
     /// Without an [`identity`](Self::identity) it is new: the caller creates the log and the first state
