@@ -166,6 +166,9 @@ fn a_data_dir_of_etcd_is_refused() -> Outcome {
     server.kill()?;
     let ended = start_that_ends(&program, server.data_dir())?;
     assert_refused(&ended, server.data_dir(), &["etcdctl make-mirror"]);
+    let inside = start_that_ends(&program, &server.data_dir().join("member"))?;
+    assert_eq!(inside.code, ended.code, "{}", inside.text);
+    assert_refused(&inside, server.data_dir(), &["the data dir of an etcd"]);
     let locked = Server::start(&program)?;
     let other = start_that_ends(&program, locked.data_dir())?;
     assert_ne!(ended.code, other.code, "each refusal has an exit code of its own");

@@ -11,8 +11,9 @@ use crate::storage::wal::WalError;
 ///
 /// | code | meaning |
 /// |---|---|
+/// | 1 | it is the inside of a data dir of ours: the setting is wrong, not the data |
 /// | 10 | another process uses the data dir |
-/// | 11 | it is a data dir of etcd |
+/// | 11 | it is a data dir of etcd, or the inside of one |
 /// | 12 | it belongs to another cluster |
 /// | 13 | it belongs to another member |
 /// | 14 | a newer version wrote it, or the state store is of another one |
@@ -24,9 +25,11 @@ use crate::storage::wal::WalError;
 /// | 20 | the disk refused: full, or an I/O error |
 /// | 21 | its log is damaged |
 pub mod exit {
+    /// It is the inside of a data dir of ours: the setting is wrong, not the data.
+    pub const SETTING: u8 = 1;
     /// Another process uses the data dir.
     pub const LOCKED: u8 = 10;
-    /// It is a data dir of etcd.
+    /// It is a data dir of etcd, or the inside of one.
     pub const ETCD: u8 = 11;
     /// It belongs to another cluster.
     pub const OTHER_CLUSTER: u8 = 12;
@@ -75,6 +78,32 @@ pub enum DataDirError {
     Etcd {
         /// The folder.
         path: PathBuf,
+    },
+    /// It is the `member` folder of a data dir of etcd.
+    #[error(
+        "{} is a part of {}, the data dir of an etcd; choose another folder by --data-dir, and bring \
+         the keys in from a running etcd with `etcdctl make-mirror`",
+        path.display(),
+        above.display()
+    )]
+    InsideEtcd {
+        /// The folder.
+        path: PathBuf,
+        /// The data dir.
+        above: PathBuf,
+    },
+    /// It is the `member` folder of a data dir of ours.
+    #[error(
+        "{} is a part of {}, which is a data dir of Quorate; give that one by --data-dir, or choose \
+         another folder",
+        path.display(),
+        above.display()
+    )]
+    InsideOwn {
+        /// The folder.
+        path: PathBuf,
+        /// The data dir.
+        above: PathBuf,
     },
     /// The identity names another cluster.
     #[error(
@@ -187,7 +216,8 @@ impl DataDirError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Locked { .. } => exit::LOCKED,
-            Self::Etcd { .. } => exit::ETCD,
+            Self::Etcd { .. } | Self::InsideEtcd { .. } => exit::ETCD,
+            Self::InsideOwn { .. } => exit::SETTING,
             Self::OtherCluster { .. } => exit::OTHER_CLUSTER,
             Self::OtherMember { .. } => exit::OTHER_MEMBER,
             Self::NewerFormat { .. } => exit::NEWER_FORMAT,

@@ -221,6 +221,49 @@ fn each_refusal_says_what_to_do_and_has_its_exit_code() {
 }
 
 #[test]
+fn the_member_folder_of_a_data_dir_is_refused_and_the_data_dir_above_it_named() {
+    let open = |fs: &TestFs, path: &str| {
+        let before = fs.changes();
+        let opened = DataDir::open(fs.shared(), Path::new(path), None, ANY);
+        let error = opened.map(|_| ()).unwrap_err();
+        assert_eq!(fs.changes(), before, "{error}");
+        (error.exit_code(), error.to_string())
+    };
+    for name in ["snap/db", "wal/0000000000000000-0000000000000000.wal"] {
+        let fs = TestFs::default();
+        fs.put(&root().join("member").join(name), &[0; 8192]);
+        let (code, said) = open(&fs, "/x/d/member");
+        assert_eq!(code, exit::ETCD, "{said}");
+        assert!(said.starts_with("/x/d/member is a part of /x/d, the data dir of an etcd; "));
+        assert_eq!(open(&fs, "/x/d").0, exit::ETCD);
+    }
+    let fs = created();
+    let (code, said) = open(&fs, "/x/d/member");
+    assert_eq!(code, exit::SETTING, "{said}");
+    assert!(said.starts_with("/x/d/member is a part of /x/d, which is a data dir of Quorate; "));
+    // A path without a name of its own has a folder above it too.
+    fs.put(Path::new("./state.redb"), b"state");
+    let said = open(&fs, ".").1;
+    assert!(said.starts_with(". is a part of ./.., which is a data dir of Quorate; "), "{said}");
+}
+
+#[test]
+fn a_folder_with_a_log_of_its_own_or_files_named_like_those_of_a_member_is_none() {
+    let fs = TestFs::default();
+    for name in ["snap", "wal"] {
+        fs.put(&root().join(name), b"mine");
+    }
+    start(&fs.shared(), root(), None).unwrap();
+    let fs = TestFs::default();
+    for _ in 0..2 {
+        drop(start(&fs.shared(), root(), Some(&root().join("wal"))).unwrap());
+    }
+    fs.shared().remove_file(&root().join("identity.json")).unwrap();
+    let (code, said) = refused(&fs, Some("/x/d/wal"), ANY);
+    assert_eq!(code, exit::IDENTITY_DAMAGED, "{said}");
+}
+
+#[test]
 fn a_folder_that_is_refused_is_left_as_it_was() {
     let fs = TestFs::default();
     fs.put(&root().join("member/snap/db"), &[0; 8192]);
