@@ -158,6 +158,22 @@ fn a_second_process_on_a_data_dir_is_refused() -> Outcome {
 }
 
 #[test]
+fn a_start_with_another_token_names_the_flags_that_the_data_dir_was_made_with() -> Outcome {
+    const OTHER_CLUSTER: Option<i32> = Some(12);
+    let flags =
+        ["--initial-advertise-peer-urls=http://h:1", "--initial-cluster=default=http://h:1"];
+    let program = quorate()?.with(&flags);
+    let mut server = Server::start(&program)?;
+    assert_eq!(server.terminate()?, Some(0), "the exit code, with the log:\n{}", server.log());
+    let other = program.with(&["--initial-cluster-token=other"]);
+    let ended = start_that_ends(&other, server.data_dir())?;
+    assert_eq!(ended.code, OTHER_CLUSTER, "{}", ended.text);
+    let named = format!("{} and --initial-cluster-token=etcd-cluster", flags[1]);
+    assert!(ended.text.contains(&named), "{}", ended.text);
+    Ok(())
+}
+
+#[test]
 fn a_data_dir_of_etcd_is_refused() -> Outcome {
     let Some(etcd) = tool("etcd", "a_data_dir_of_etcd_is_refused") else { return Ok(()) };
     let program = quorate()?;

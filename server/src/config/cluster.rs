@@ -32,6 +32,8 @@ pub struct InitialCluster {
     pub cluster_id: u64,
     /// The ID of this member.
     pub member_id: u64,
+    /// The cluster's token.
+    pub token: String,
     /// Everybody, in ascending order of ID.
     pub members: Vec<InitialMember>,
 }
@@ -45,6 +47,17 @@ pub struct InitialMember {
     pub name: String,
     /// Where others reach it, sorted.
     pub peer_urls: Vec<String>,
+}
+
+impl InitialCluster {
+    /// The members as `--initial-cluster` has them.
+    pub fn to_flag(&self) -> String {
+        let each = |member: &InitialMember| {
+            let item = |url: &String| format!("{}={url}", member.name);
+            member.peer_urls.iter().map(item).collect::<Vec<_>>()
+        };
+        self.members.iter().flat_map(each).collect::<Vec<_>>().join(",")
+    }
 }
 
 impl ClusterFlags {
@@ -99,8 +112,13 @@ impl ClusterFlags {
         }
         let ids: Vec<u64> = members.iter().map(|member| member.id).collect();
         let member_id = member_id(own, &self.token);
-        let is_new = self.is_new;
-        Ok(InitialCluster { is_new, cluster_id: cluster_id(&ids), member_id, members })
+        Ok(InitialCluster {
+            is_new: self.is_new,
+            cluster_id: cluster_id(&ids),
+            member_id,
+            token: self.token.clone(),
+            members,
+        })
     }
 }
 
@@ -197,6 +215,13 @@ mod tests {
             .unwrap();
         assert_eq!(other.cluster_id, 13_161_535_553_551_807_526);
         assert_eq!(other.member_id, 8_048_172_907_000_392_618);
+    }
+
+    #[test]
+    fn a_cluster_as_a_flag_is_read_as_the_same_cluster() {
+        let initial = "a=http://x:1,a=http://y:1";
+        let cluster = config("a", initial, "http://y:1,http://x:1", "t").describe(flag).unwrap();
+        assert_eq!(cluster.to_flag(), initial);
     }
 
     #[test]

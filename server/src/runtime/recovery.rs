@@ -24,7 +24,7 @@ use crate::mvcc::{KeySpace, Limits, Restorer, Revision, Rows, ScanBounds, Standi
 use crate::replica;
 use crate::state_machine::{Member, Restored};
 use crate::storage::checkpoint::{CheckpointReader, Wanted, load_newest};
-use crate::storage::data_dir::{DataDir, Expected, Identity, reserve_paths};
+use crate::storage::data_dir::{DataDir, Expected, Identity, MadeWith, reserve_paths};
 use crate::storage::fs::SharedFs;
 use crate::storage::reserve::Reserve;
 use crate::storage::state::{self, Opened, StateStore, StoreOptions};
@@ -55,6 +55,8 @@ pub struct Setup {
     pub may_create: bool,
     /// The initial members, this one among them.
     pub initial_members: Vec<Member>,
+    /// The flags that a data dir is made with, for people who start it with others.
+    pub made_with: MadeWith,
     /// Random and secret; names the data dir, and stamps its log, if it is created now.
     pub incarnation: u64,
     /// Sizes of the log.
@@ -215,6 +217,7 @@ fn create(setup: &Setup, data_dir: &mut DataDir) -> Result<(), RecoverError> {
         incarnation: setup.incarnation,
         name: setup.member.name.clone(),
         created_by: format!("quorate {}", env!("CARGO_PKG_VERSION")),
+        made_with: Some(setup.made_with.clone()),
     })?)
 }
 

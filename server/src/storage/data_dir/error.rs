@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::identity::MadeWith;
 use crate::storage::wal::WalError;
 
 /// Exit codes of refusals, so that whoever runs the process can tell them apart.
@@ -107,10 +108,10 @@ pub enum DataDirError {
     },
     /// The identity names another cluster.
     #[error(
-        "{} belongs to cluster {found:x}, not to {expected:x}; give again the peer URLs and the \
-         --initial-cluster-token that it was made with, as the ID follows from them, or choose another \
-         folder by --data-dir",
-        path.display()
+        "{} belongs to cluster {found:x}, not to {expected:x}; give again {}, as the ID follows from \
+         them, or choose another folder by --data-dir",
+        path.display(),
+        flags(made_with.as_ref())
     )]
     OtherCluster {
         /// The folder.
@@ -119,20 +120,27 @@ pub enum DataDirError {
         found: u64,
         /// The ID from the configuration.
         expected: u64,
+        /// The flags that it was made with, if it says so.
+        made_with: Option<MadeWith>,
     },
     /// The identity names another member.
     #[error(
-        "{} belongs to member {found:x}, not to {expected:x}; choose the data dir of this member \
-         by --data-dir",
-        path.display()
+        "{} belongs to member {found:x}, {name:?}, not to {expected:x}; choose the data dir of this \
+         member by --data-dir, or give again {}",
+        path.display(),
+        flags(made_with.as_ref())
     )]
     OtherMember {
         /// The folder.
         path: PathBuf,
         /// The ID in it.
         found: u64,
+        /// The name that goes with it.
+        name: String,
         /// The ID from the configuration.
         expected: u64,
+        /// The flags that it was made with, if it says so.
+        made_with: Option<MadeWith>,
     },
     /// A version after this one wrote it.
     #[error(
@@ -239,6 +247,14 @@ impl DataDirError {
                 _ => Self::Io { operation, path, error },
             }
         }
+    }
+}
+
+/// The flags to give again, as well as they are known.
+fn flags(made_with: Option<&MadeWith>) -> String {
+    match made_with {
+        Some(flags) => format!("{flags}, with --initial-advertise-peer-urls to match"),
+        None => "the peer URLs and the --initial-cluster-token that it was made with".to_owned(),
     }
 }
 

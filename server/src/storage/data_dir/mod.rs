@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::error::{DataDirError, exit};
 use self::identity::Unreadable;
-pub use self::identity::{FORMAT, Identity};
+pub use self::identity::{FORMAT, Identity, MadeWith};
 use super::fs::{OpenMode, SharedFs};
 use super::wal::{self, Owner};
 
@@ -364,20 +364,23 @@ impl Layout {
     }
 
     fn check(&self, identity: &Identity, expected: Expected) -> Result<(), DataDirError> {
-        let path = || self.root.clone();
+        let (path, made_with) = (self.root.clone(), identity.made_with.clone());
         match (expected.cluster_id, expected.member_id) {
             (Some(cluster_id), _) if cluster_id != identity.cluster_id => {
                 Err(DataDirError::OtherCluster {
-                    path: path(),
+                    path,
                     found: identity.cluster_id,
                     expected: cluster_id,
+                    made_with,
                 })
             }
             (_, Some(member_id)) if member_id != identity.member_id => {
                 Err(DataDirError::OtherMember {
-                    path: path(),
+                    path,
                     found: identity.member_id,
+                    name: identity.name.clone(),
                     expected: member_id,
+                    made_with,
                 })
             }
             _ => Ok(()),

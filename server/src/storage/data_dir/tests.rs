@@ -24,6 +24,10 @@ fn identity(incarnation: u64) -> Identity {
         incarnation,
         name: "one".to_owned(),
         created_by: "0.1.0".to_owned(),
+        made_with: Some(MadeWith {
+            initial_cluster: "one=http://h:1".to_owned(),
+            initial_cluster_token: "t".to_owned(),
+        }),
     }
 }
 
@@ -90,13 +94,15 @@ fn each_refusal_says_what_to_do_and_has_its_exit_code() {
             "another cluster",
             |fs| refused(fs, None, Expected { cluster_id: Some(0xff), ..ANY }),
             exit::OTHER_CLUSTER,
-            "belongs to cluster c1, not to ff",
+            "belongs to cluster c1, not to ff; give again --initial-cluster=one=http://h:1 and \
+             --initial-cluster-token=t, with --initial-advertise-peer-urls to match, as the ID",
         ),
         (
             "another member",
             |fs| refused(fs, None, Expected { member_id: Some(0xff), ..ANY }),
             exit::OTHER_MEMBER,
-            "belongs to member a1, not to ff",
+            "belongs to member a1, \"one\", not to ff; choose the data dir of this member by \
+             --data-dir, or give again --initial-cluster=one=http://h:1 and --initial-cluster-token=t",
         ),
         (
             "newer",
@@ -105,7 +111,7 @@ fn each_refusal_says_what_to_do_and_has_its_exit_code() {
                 refused(fs, None, ANY)
             },
             exit::NEWER_FORMAT,
-            "format 9, and this version knows formats up to 1",
+            "format 9, and this version knows formats up to 2",
         ),
         (
             "damaged",
@@ -218,6 +224,18 @@ fn each_refusal_says_what_to_do_and_has_its_exit_code() {
         assert_eq!(found, code, "{name}: {said}");
         assert!(said.contains(text), "{name}: {said}");
     }
+}
+
+#[test]
+fn a_data_dir_that_does_not_say_its_flags_is_opened_and_refused_without_them() {
+    let fs = created();
+    let file = Identity { made_with: None, ..identity(7) }.encode();
+    fs.put(&root().join("identity.json"), &file);
+    drop(start(&fs.shared(), root(), None).unwrap());
+    let (_, said) = refused(&fs, None, Expected { cluster_id: Some(0xff), ..ANY });
+    let advice =
+        "; give again the peer URLs and the --initial-cluster-token that it was made with,";
+    assert!(said.contains(advice), "{said}");
 }
 
 #[test]
