@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -77,7 +78,9 @@ impl Api {
                 return reply;
             }
         };
-        let method = match methods::find(request.uri().path()) {
+        // All of it: to gRPC a query is a part of the name, and there is no method of such a name.
+        let path = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
+        let method = match methods::find(path) {
             Ok(method) => method,
             Err(text) => return refuse(Status::unimplemented(text), None),
         };
