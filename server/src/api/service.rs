@@ -46,6 +46,8 @@ pub struct Api {
     message_bytes_max: usize,
     times: CallTimes,
     services: Services,
+    /// Held by every call that has an end.
+    owed: Arc<()>,
 }
 
 impl Api {
@@ -63,9 +65,15 @@ impl Api {
             message_bytes_max: limits.message_bytes_max(),
             times,
             services: Services::new(&context),
+            owed: Arc::default(),
             context,
             metrics,
         })
+    }
+
+    /// Whether a call has not been answered to its end; streams that go on for ever do not count.
+    pub fn owes_replies(&self) -> bool {
+        Arc::strong_count(&self.owed) > 1
     }
 
     /// Answers one call.
@@ -89,6 +97,7 @@ impl Api {
         }
         let reply_type = head::reply_type(request.headers());
         let call = Call::start(Arc::clone(&self.metrics), method, self.times.slow);
+        let call = call.owing(&self.owed);
         if let Err(refusal) = self.check_metadata(request.headers(), method) {
             return refuse(refusal.into(), Some(call));
         }
