@@ -58,8 +58,12 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 9;
 /// Pause after a failed accept, which is likely to fail again at once (no more file descriptors).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// Time for open calls to end when the member stops.
-const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
+/// How connections are let go when the member stops.
+const DRAIN: Drain = Drain {
+    arrival: Duration::from_millis(50),
+    poll: Duration::from_millis(5),
+    max: Duration::from_millis(500),
+};
 
 /// A socket that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +82,16 @@ pub struct Listener {
 enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener, PathBuf),
+}
+
+/// The times of a stop.
+struct Drain {
+    /// For calls that are on their way.
+    arrival: Duration,
+    /// Between two looks at whether calls are open.
+    poll: Duration,
+    /// For open calls to end.
+    max: Duration,
 }
 
 /// What a listener serves.
@@ -154,7 +168,7 @@ impl Listener {
             }
         }
         drop(self);
-        if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
+        if !DRAIN.until_answered(graceful, || front.owes_replies()).await {
             tracing::info!("connections are still open and end with the process");
         }
     }
@@ -169,6 +183,31 @@ impl Listener {
             }
             Socket::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),
         }
+    }
+}
+
+impl Drain {
+    /// Ends when every connection has, or when those that are left carry only streams, which have no end
+    /// of their own: a watch goes on elsewhere and gains nothing by a wait. Whether every connection has.
+    async fn until_answered(
+        &self,
+        graceful: GracefulShutdown,
+        owes_replies: impl Fn() -> bool,
+    ) -> bool {
+        let answered = async {
+            tokio::time::sleep(self.arrival).await;
+            while owes_replies() {
+                tokio::time::sleep(self.poll).await;
+            }
+        };
+        let ended = async {
+            tokio::select! {
+                biased;
+                () = graceful.shutdown() => true,
+                () = answered => false,
+            }
+        };
+        tokio::time::timeout(self.max, ended).await.unwrap_or(false)
     }
 }
 
@@ -268,6 +307,11 @@ impl Front {
     /// Whether there is nothing else that a request could be for.
     fn is_for_calls_only<B>(&self, request: &Request<B>) -> bool {
         self.surface.is_none() && request.version() == Version::HTTP_2
+    }
+
+    /// Whether a client waits for a reply that comes without it doing more.
+    fn owes_replies(&self) -> bool {
+        self.services.borrow().as_ref().is_some_and(|services| services.api.owes_replies())
     }
 
     async fn answer(
@@ -500,6 +544,26 @@ mod tests {
         stop.send(true).unwrap();
         serving.await.unwrap();
         assert!(!dir.path().join("q.sock").exists());
+    }
+
+    #[tokio::test]
+    async fn a_stop_waits_for_replies_and_not_for_streams_without_an_end() {
+        const NEVER: Duration = Duration::from_secs(3600);
+        let moment = Duration::from_millis(1);
+        for (replies_owed, max) in [(0, NEVER), (3, NEVER), (usize::MAX, 20 * moment)] {
+            let graceful = GracefulShutdown::new();
+            let _connection = graceful.watcher();
+            let looks = std::cell::Cell::new(0);
+            let owes = || {
+                looks.set(looks.get() + 1);
+                looks.get() <= replies_owed
+            };
+            let drain = Drain { arrival: moment, poll: moment, max };
+            assert!(!drain.until_answered(graceful, owes).await, "the connection is open");
+            assert_eq!(looks.get() > replies_owed, max == NEVER, "{replies_owed} looks");
+        }
+        let drain = Drain { arrival: NEVER, poll: NEVER, max: NEVER };
+        assert!(drain.until_answered(GracefulShutdown::new(), || true).await, "there is none");
     }
 
     #[tokio::test]

@@ -21,6 +21,7 @@ use crate::replica::{self, FlushLimits, LeaseConfig};
 use crate::runtime::{self, Options, Progress, RecoverError, Recovered, Report, RunError, Setup};
 use crate::state_machine::Member;
 use crate::storage::checkpoint::CHECKPOINT_BYTES;
+use crate::storage::data_dir::MadeWith;
 use crate::storage::fs::SharedFs;
 use crate::storage::os_fs::{OsFs, is_open_to_others};
 use crate::storage::reserve::BESIDE_LOG_BYTES;
@@ -350,6 +351,10 @@ fn setup(config: &Config, fs: SharedFs) -> Result<Setup, ServerError> {
         member,
         may_create: cluster.is_new,
         initial_members: unnamed(initial_members),
+        made_with: MadeWith {
+            initial_cluster: cluster.to_flag(),
+            initial_cluster_token: cluster.token.clone(),
+        },
         incarnation: random()?,
         wal,
         cache_bytes: usize::try_from(storage.cache_bytes).unwrap_or(usize::MAX),

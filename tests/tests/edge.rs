@@ -51,6 +51,7 @@ fn cases() -> Vec<Case> {
     let get = "Received a HEADERS frame with :method \"GET\" which should be POST";
     let put = "Received a HEADERS frame with :method \"PUT\" which should be POST";
     let nope = "unknown method Nope for service etcdserverpb.KV";
+    let query = "unknown method Range?x=1 for service etcdserverpb.KV";
     let odd = "grpc: Decompressor is not installed for grpc-encoding \"foo\"";
     let flag = "grpc: compressed flag set with identity or empty encoding";
     let unit = "malformed grpc-timeout: transport: timeout unit is not recognized: \"xx\"";
@@ -97,6 +98,7 @@ fn cases() -> Vec<Case> {
         Case { path: HEALTH, ..post(&[GRPC], GOOD, (200, Code::NotFound, "unknown service")) },
         elsewhere("POST", "/grpc.health.v1.Health/List", &[GRPC], (200, Code::Ok, "")),
         elsewhere("POST", "/etcdserverpb.KV/Nope", &[GRPC], (200, unknown, nope)),
+        elsewhere("POST", "/etcdserverpb.KV/Range?x=1", &[GRPC], (200, unknown, query)),
         elsewhere("POST", "/nope", &[GRPC], (200, unknown, "malformed method name: \"/nope\"")),
         elsewhere("POST", "/a/b", &[GRPC], (200, unknown, "unknown service a")),
     ]

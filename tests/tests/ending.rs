@@ -17,6 +17,7 @@ use quorate_server::runtime::{
     assemble, recover, start,
 };
 use quorate_server::state_machine::{FlushBatch, Member};
+use quorate_server::storage::data_dir::MadeWith;
 use quorate_server::storage::wal::WalOptions;
 use quorate_server::telemetry::Metrics;
 use quorate_tests::sim::fs::SimFs;
@@ -42,6 +43,7 @@ fn alone() -> (Setup, Options) {
         cluster_id: 7,
         initial_members: vec![member.clone()],
         member: member.clone(),
+        made_with: MadeWith::default(),
         incarnation: 9,
         may_create: true,
         wal: WalOptions { segment_bytes: 8192, segments_max: 2 },

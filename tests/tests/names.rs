@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use quorate_server::mvcc::Limits;
 use quorate_server::runtime::{Progress, RecoverError, Report, Setup, recover};
 use quorate_server::state_machine::{FlushBatch, Member};
+use quorate_server::storage::data_dir::MadeWith;
 use quorate_server::storage::state::{
     Identity, Rewrite, RewriteProgress, StateStore, StoreOptions,
 };
@@ -27,6 +28,7 @@ fn start(disk: &SimFs) -> Result<Report, RecoverError> {
         cluster_id: 7,
         initial_members: vec![member.clone()],
         member,
+        made_with: MadeWith::default(),
         incarnation: 9,
         may_create: true,
         wal: WalOptions { segment_bytes: 8192, segments_max: 2 },

@@ -158,6 +158,22 @@ fn a_second_process_on_a_data_dir_is_refused() -> Outcome {
 }
 
 #[test]
+fn a_start_with_another_token_names_the_flags_that_the_data_dir_was_made_with() -> Outcome {
+    const OTHER_CLUSTER: Option<i32> = Some(12);
+    let flags =
+        ["--initial-advertise-peer-urls=http://h:1", "--initial-cluster=default=http://h:1"];
+    let program = quorate()?.with(&flags);
+    let mut server = Server::start(&program)?;
+    assert_eq!(server.terminate()?, Some(0), "the exit code, with the log:\n{}", server.log());
+    let other = program.with(&["--initial-cluster-token=other"]);
+    let ended = start_that_ends(&other, server.data_dir())?;
+    assert_eq!(ended.code, OTHER_CLUSTER, "{}", ended.text);
+    let named = format!("{} and --initial-cluster-token=etcd-cluster", flags[1]);
+    assert!(ended.text.contains(&named), "{}", ended.text);
+    Ok(())
+}
+
+#[test]
 fn a_data_dir_of_etcd_is_refused() -> Outcome {
     let Some(etcd) = tool("etcd", "a_data_dir_of_etcd_is_refused") else { return Ok(()) };
     let program = quorate()?;
@@ -166,6 +182,9 @@ fn a_data_dir_of_etcd_is_refused() -> Outcome {
     server.kill()?;
     let ended = start_that_ends(&program, server.data_dir())?;
     assert_refused(&ended, server.data_dir(), &["etcdctl make-mirror"]);
+    let inside = start_that_ends(&program, &server.data_dir().join("member"))?;
+    assert_eq!(inside.code, ended.code, "{}", inside.text);
+    assert_refused(&inside, server.data_dir(), &["the data dir of an etcd"]);
     let locked = Server::start(&program)?;
     let other = start_that_ends(&program, locked.data_dir())?;
     assert_ne!(ended.code, other.code, "each refusal has an exit code of its own");
@@ -188,17 +207,27 @@ fn an_unknown_flag_is_refused_by_its_name() -> Outcome {
 #[test]
 fn an_empty_data_dir_is_no_member_of_an_existing_cluster() -> Outcome {
     let folder = tempfile::tempdir()?;
-    let mut command = Command::new(quorate()?.path);
-    command
-        .arg(format!("--data-dir={}", folder.path().join("d").display()))
-        .args([
-            "--listen-client-urls=http://127.0.0.1:0",
-            "--advertise-client-urls=http://127.0.0.1:0",
-        ])
-        .args(["--listen-peer-urls=http://127.0.0.1:0", "--initial-cluster-state=existing"]);
-    let ended = run_to_end(&mut command, REFUSAL_DEADLINE)?;
+    let program = quorate()?.with(&["--initial-cluster-state=existing"]);
+    let ended = start_that_ends(&program, &folder.path().join("d"))?;
     assert_eq!(ended.code, Some(1), "{}", ended.text);
     assert!(ended.text.contains("holds no member"), "{}", ended.text);
+    Ok(())
+}
+
+#[test]
+fn a_start_that_finds_no_member_to_continue_leaves_nothing_behind() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let [absent, empty, log] = ["a/b", "empty", "log"].map(|name| folder.path().join(name));
+    std::fs::create_dir(&empty)?;
+    let wal_dir = format!("--wal-dir={}", log.display());
+    let program = quorate()?.with(&["--initial-cluster-state=existing", &wal_dir]);
+    for data_dir in [&absent, &empty] {
+        let ended = start_that_ends(&program, data_dir)?;
+        assert_eq!(ended.code, Some(1), "{}", ended.text);
+    }
+    let left = std::fs::read_dir(folder.path())?.collect::<Result<Vec<_>, _>>()?;
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(std::fs::read_dir(&empty)?.count(), 0);
     Ok(())
 }
 

@@ -106,6 +106,8 @@ pub(super) struct Call {
     started: Instant,
     slow: Duration,
     ended: bool,
+    /// Shared by all calls whose client is owed a reply.
+    owed: Option<Arc<()>>,
 }
 
 impl Call {
@@ -115,7 +117,14 @@ impl Call {
         if is_unary(method) {
             counters.received.inc();
         }
-        Self { metrics, method, started: Instant::now(), slow, ended: false }
+        Self { metrics, method, started: Instant::now(), slow, ended: false, owed: None }
+    }
+
+    /// Holds `owed` until the call ends, unless it is a stream without an end of its own.
+    pub(super) fn owing(mut self, owed: &Arc<()>) -> Self {
+        let has_end = is_unary(self.method) || METHODS[self.method].1 == "RangeStream";
+        self.owed = has_end.then(|| Arc::clone(owed));
+        self
     }
 
     fn counters(&self) -> &MethodMetrics {
@@ -433,5 +442,18 @@ mod tests {
         Call::start(Arc::clone(&metrics), stream, Duration::MAX).end(Code::InvalidArgument);
         let stream = metrics.grpc.method(stream);
         assert_eq!((stream.started.get(), stream.sent.get()), (1, 0));
+    }
+
+    #[test]
+    fn a_reply_is_owed_by_what_has_an_end_until_it_ends() {
+        let metrics = Arc::new(Metrics::new(&METHODS, false));
+        let owed = Arc::new(());
+        for (name, expected) in [("Put", true), ("RangeStream", true), ("Watch", false)] {
+            let method = METHODS.iter().position(|method| method.1 == name).unwrap();
+            let call = Call::start(Arc::clone(&metrics), method, Duration::MAX).owing(&owed);
+            assert_eq!(Arc::strong_count(&owed) > 1, expected, "{name}");
+            drop(call);
+            assert_eq!(Arc::strong_count(&owed), 1, "{name}");
+        }
     }
 }

@@ -88,6 +88,7 @@ mod tests {
             ("/etcdserverpb.KV/Nope", "unknown method Nope for service etcdserverpb.KV"),
             ("/etcdserverpb.KV/", "unknown method  for service etcdserverpb.KV"),
             ("/nope.Nope/Range", "unknown service nope.Nope"),
+            ("/etcdserverpb.KV/Range?x", "unknown method Range?x for service etcdserverpb.KV"),
             ("/a/b/c", "unknown service a/b"),
             ("/nope", "malformed method name: \"/nope\""),
             ("//", "unknown service "),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -45,6 +46,8 @@ pub struct Api {
     message_bytes_max: usize,
     times: CallTimes,
     services: Services,
+    /// Held by every call that has an end.
+    owed: Arc<()>,
 }
 
 impl Api {
@@ -62,9 +65,15 @@ impl Api {
             message_bytes_max: limits.message_bytes_max(),
             times,
             services: Services::new(&context),
+            owed: Arc::default(),
             context,
             metrics,
         })
+    }
+
+    /// Whether a call has not been answered to its end; streams that go on for ever do not count.
+    pub fn owes_replies(&self) -> bool {
+        Arc::strong_count(&self.owed) > 1
     }
 
     /// Answers one call.
@@ -77,7 +86,9 @@ impl Api {
                 return reply;
             }
         };
-        let method = match methods::find(request.uri().path()) {
+        // All of it: to gRPC a query is a part of the name, and there is no method of such a name.
+        let path = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
+        let method = match methods::find(path) {
             Ok(method) => method,
             Err(text) => return refuse(Status::unimplemented(text), None),
         };
@@ -86,6 +97,7 @@ impl Api {
         }
         let reply_type = head::reply_type(request.headers());
         let call = Call::start(Arc::clone(&self.metrics), method, self.times.slow);
+        let call = call.owing(&self.owed);
         if let Err(refusal) = self.check_metadata(request.headers(), method) {
             return refuse(refusal.into(), Some(call));
         }

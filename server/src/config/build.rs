@@ -19,13 +19,17 @@ const CACHE_BYTES_MIN: u64 = 1 << 20;
 const ELECTION_MS_MAX: u64 = 50_000;
 const HEARTBEATS_PER_ELECTION_MIN: u64 = 5;
 
+/// The settings that say where to listen: no address may be there twice.
+const LISTEN_URLS: [&str; 4] =
+    ["listen-client-urls", "listen-client-http-urls", "listen-metrics-urls", "listen-peer-urls"];
+
 /// Time between two progress notifications, and the least that can be asked for; etcd's.
 const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
 const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 pub(super) fn config(settings: Settings) -> Result<Config, ConfigError> {
     let mut notices = settings.notices.clone();
-    let (gates, features) = features::read(settings.text("feature-gates"), &mut notices)?;
+    let (gates, features) = features::read(&settings, &mut notices)?;
     let member = member(&settings)?;
     Ok(Config {
         cluster: initial_cluster(&settings, &member.name)?,
@@ -74,14 +78,15 @@ fn member(settings: &Settings) -> Result<MemberConfig, ConfigError> {
     let data_dir = PathBuf::from(data_dir);
     let wal_dir = Some(settings.text("wal-dir")).filter(|t| !t.is_empty()).map(PathBuf::from);
     if wal_dir.as_ref() == Some(&data_dir) {
-        return Err(refused(settings, "wal-dir", "must not be the same as --data-dir"));
+        let rule = format!("must not be the same as {}", settings.label("data-dir"));
+        return Err(refused(settings, "wal-dir", &rule));
     }
     if settings.is_set("listen-client-urls") && !settings.is_set("advertise-client-urls") {
-        return Err(ConfigError::invalid(
-            "--advertise-client-urls is required when --listen-client-urls is set: give the URLs at \
-             which clients reach this member"
-                .to_owned(),
-        ));
+        let listen = settings.label("listen-client-urls");
+        return Err(ConfigError::invalid(format!(
+            "--advertise-client-urls is required when {listen} is set: give the URLs at which clients \
+             reach this member"
+        )));
     }
     let advertise_client_urls = urls(settings, "advertise-client-urls")?;
     Ok(MemberConfig { name, data_dir, wal_dir, advertise_client_urls })
@@ -105,7 +110,7 @@ fn initial_cluster(settings: &Settings, name: &str) -> Result<InitialCluster, Co
         token: settings.text("initial-cluster-token").to_owned(),
         advertise_peer_urls,
     };
-    flags.describe()
+    flags.describe(|name| settings.label(name))
 }
 
 fn raft(settings: &Settings, lease_checkpoint: bool) -> Result<RaftConfig, ConfigError> {
@@ -120,8 +125,8 @@ fn raft(settings: &Settings, lease_checkpoint: bool) -> Result<RaftConfig, Confi
     }
     if election_ms < heartbeat_ms.saturating_mul(HEARTBEATS_PER_ELECTION_MIN) {
         let rule = format!(
-            "must be at least {HEARTBEATS_PER_ELECTION_MIN} times --heartbeat-interval, which is \
-             {heartbeat_ms}"
+            "must be at least {HEARTBEATS_PER_ELECTION_MIN} times {}, which is {heartbeat_ms}",
+            settings.label("heartbeat-interval")
         );
         return Err(refused(settings, "election-timeout", &rule));
     }
@@ -135,10 +140,8 @@ fn raft(settings: &Settings, lease_checkpoint: bool) -> Result<RaftConfig, Confi
 }
 
 fn listen(settings: &Settings) -> Result<ListenConfig, ConfigError> {
-    let client = addrs(settings, "listen-client-urls")?;
-    let client_http = addrs(settings, "listen-client-http-urls")?;
-    let metrics = addrs(settings, "listen-metrics-urls")?;
-    let peer = addrs(settings, "listen-peer-urls")?;
+    let [client, client_http, metrics, peer] = LISTEN_URLS.map(|name| addrs(settings, name));
+    let (client, client_http, metrics, peer) = (client?, client_http?, metrics?, peer?);
     let mandatory = [("listen-client-urls", &client), ("listen-peer-urls", &peer)];
     if let Some((name, _)) = mandatory.iter().find(|(_, addrs)| addrs.is_empty()) {
         return Err(refused(settings, name, "must name at least one URL"));
@@ -150,9 +153,9 @@ fn listen(settings: &Settings) -> Result<ListenConfig, ConfigError> {
         .collect();
     all.sort_unstable();
     if let Some(pair) = all.windows(2).find(|pair| pair[0] == pair[1] && !pair[0].ends_with(":0")) {
+        let [client, http, metrics, peer] = LISTEN_URLS.map(|name| settings.label(name));
         return Err(ConfigError::invalid(format!(
-            "{} is given twice among --listen-client-urls, --listen-client-http-urls, \
-             --listen-metrics-urls and --listen-peer-urls: give each its own port",
+            "{} is given twice among {client}, {http}, {metrics} and {peer}: give each its own port",
             pair[0]
         )));
     }
@@ -200,7 +203,8 @@ fn limits(settings: &Settings, notices: &mut Vec<String>) -> Result<LimitConfig,
     }
     if limits.request_bytes_max > REQUEST_BYTES_USUAL_MAX {
         notices.push(format!(
-            "--max-request-bytes is {}: more than {REQUEST_BYTES_USUAL_MAX} makes every request slow",
+            "{} is {}: more than {REQUEST_BYTES_USUAL_MAX} makes every request slow",
+            settings.label("max-request-bytes"),
             limits.request_bytes_max
         ));
     }
@@ -214,7 +218,8 @@ fn storage(settings: &Settings, notices: &mut Vec<String>) -> Result<StorageConf
     };
     if quota_bytes.is_some_and(|bytes| bytes > QUOTA_BYTES_USUAL_MAX) {
         notices.push(format!(
-            "--quota-backend-bytes is above {QUOTA_BYTES_USUAL_MAX}, the most that is usual"
+            "{} is above {QUOTA_BYTES_USUAL_MAX}, the most that is usual",
+            settings.label("quota-backend-bytes")
         ));
     }
     let cache_bytes = settings.uint("quorate-cache-bytes");
@@ -250,12 +255,16 @@ fn auto_compaction(settings: &Settings) -> Result<AutoCompaction, ConfigError> {
             .filter(|revisions| *revisions > 0)
             .map(AutoCompaction::Revision),
     };
-    let rule = if periodic {
-        "must be a duration like 5m, or a number of hours, as --auto-compaction-mode is periodic"
+    let (what, mode) = if periodic {
+        ("a duration like 5m, or a number of hours", "periodic")
     } else {
-        "must be a number of revisions, as --auto-compaction-mode is revision"
+        ("a number of revisions", "revision")
     };
-    found.ok_or_else(|| refused(settings, "auto-compaction-retention", rule))
+    found.ok_or_else(|| {
+        let rule =
+            format!("must be {what}, as {} is {mode}", settings.label("auto-compaction-mode"));
+        refused(settings, "auto-compaction-retention", &rule)
+    })
 }
 
 fn log(settings: &Settings) -> Result<LogConfig, ConfigError> {

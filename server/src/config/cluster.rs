@@ -32,6 +32,8 @@ pub struct InitialCluster {
     pub cluster_id: u64,
     /// The ID of this member.
     pub member_id: u64,
+    /// The cluster's token.
+    pub token: String,
     /// Everybody, in ascending order of ID.
     pub members: Vec<InitialMember>,
 }
@@ -47,25 +49,41 @@ pub struct InitialMember {
     pub peer_urls: Vec<String>,
 }
 
+impl InitialCluster {
+    /// The members as `--initial-cluster` has them.
+    pub fn to_flag(&self) -> String {
+        let each = |member: &InitialMember| {
+            let item = |url: &String| format!("{}={url}", member.name);
+            member.peer_urls.iter().map(item).collect::<Vec<_>>()
+        };
+        self.members.iter().flat_map(each).collect::<Vec<_>>().join(",")
+    }
+}
+
 impl ClusterFlags {
-    /// The cluster that they describe.
+    /// The cluster that they describe; `label` is what a sentence calls a setting.
     ///
     /// # Errors
     /// If this member is not in it, or with other URLs than it advertises, or two members are the same,
     /// or there are several, which is not supported yet.
-    pub(super) fn describe(&self) -> Result<InitialCluster, ConfigError> {
+    pub(super) fn describe(
+        &self,
+        label: impl Fn(&str) -> String,
+    ) -> Result<InitialCluster, ConfigError> {
+        let initial = label("initial-cluster");
         let Some(own) = self.initial.get(&self.name) else {
             return Err(ConfigError::invalid(format!(
-                "--initial-cluster has no member named {:?}, which is the --name of this one",
-                self.name
+                "{initial} has no member named {:?}, which is the {} of this one",
+                self.name,
+                label("name")
             )));
         };
         if *own != self.advertise_peer_urls {
             return Err(ConfigError::invalid(format!(
-                "--initial-cluster has {:?} at {}, but --initial-advertise-peer-urls is {}: make them \
-                 the same",
+                "{initial} has {:?} at {}, but {} is {}: make them the same",
                 self.name,
                 join(own),
+                label("initial-advertise-peer-urls"),
                 join(&self.advertise_peer_urls)
             )));
         }
@@ -81,21 +99,26 @@ impl ClusterFlags {
         members.sort_by_key(|member| member.id);
         if let Some(pair) = members.windows(2).find(|pair| pair[0].id == pair[1].id) {
             return Err(ConfigError::invalid(format!(
-                "--initial-cluster has {:?} and {:?} at the same URLs",
+                "{initial} has {:?} and {:?} at the same URLs",
                 pair[0].name, pair[1].name
             )));
         }
         if members.len() > 1 {
             return Err(ConfigError::invalid(format!(
-                "--initial-cluster names {} members, and clusters of several members are not supported \
-                 yet: name this member alone",
+                "{initial} names {} members, and clusters of several members are not supported yet: \
+                 name this member alone",
                 members.len()
             )));
         }
         let ids: Vec<u64> = members.iter().map(|member| member.id).collect();
         let member_id = member_id(own, &self.token);
-        let is_new = self.is_new;
-        Ok(InitialCluster { is_new, cluster_id: cluster_id(&ids), member_id, members })
+        Ok(InitialCluster {
+            is_new: self.is_new,
+            cluster_id: cluster_id(&ids),
+            member_id,
+            token: self.token.clone(),
+            members,
+        })
     }
 }
 
@@ -168,6 +191,10 @@ mod tests {
         }
     }
 
+    fn flag(name: &str) -> String {
+        format!("--{name}")
+    }
+
     #[test]
     fn ids_are_those_that_etcd_gives() {
         // Each line was read from etcd 3.7.3.
@@ -177,17 +204,24 @@ mod tests {
             "http://localhost:2380",
             "etcd-cluster",
         )
-        .describe()
+        .describe(flag)
         .unwrap();
         assert_eq!(default.cluster_id, 0xcdf8_1819_4e3a_8c32);
         assert_eq!(default.member_id, 0x8e9e_05c5_2164_694d);
 
         let other = "http://127.0.0.1:23701";
         let other = config("default", &format!("default={other}"), other, "etcd-cluster")
-            .describe()
+            .describe(flag)
             .unwrap();
         assert_eq!(other.cluster_id, 13_161_535_553_551_807_526);
         assert_eq!(other.member_id, 8_048_172_907_000_392_618);
+    }
+
+    #[test]
+    fn a_cluster_as_a_flag_is_read_as_the_same_cluster() {
+        let initial = "a=http://x:1,a=http://y:1";
+        let cluster = config("a", initial, "http://y:1,http://x:1", "t").describe(flag).unwrap();
+        assert_eq!(cluster.to_flag(), initial);
     }
 
     #[test]
@@ -198,7 +232,7 @@ mod tests {
             ("a", "a=http://x:1,b=http://x:2", "http://x:1", "names 2 members"),
         ];
         for (name, initial, advertise, expected) in cases {
-            let error = config(name, initial, advertise, "t").describe().expect_err(initial);
+            let error = config(name, initial, advertise, "t").describe(flag).expect_err(initial);
             assert!(error.to_string().contains(expected), "{error}");
         }
     }

@@ -1,6 +1,10 @@
 //! `--feature-gates`: etcd's gates, each with what this version makes of it.
 
 use super::ConfigError;
+use super::settings::Settings;
+
+/// The setting that this reads.
+const NAME: &str = "feature-gates";
 
 /// What is to be said about a gate that is moved from its default.
 enum Moved {
@@ -42,25 +46,26 @@ type Gate = (&'static str, &'static str, bool);
 
 /// Reads the list and returns all gates; sentences for those without effect go to `notices`.
 pub(super) fn read(
-    text: &str,
+    settings: &Settings,
     notices: &mut Vec<String>,
 ) -> Result<(Gates, Vec<Gate>), ConfigError> {
+    let label = settings.label(NAME);
     let mut used = Gates { lease_checkpoint: true };
     let mut gates: Vec<Gate> =
         GATES.iter().map(|(name, stage, default, _)| (*name, *stage, *default)).collect();
-    for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+    for item in settings.text(NAME).split(',').map(str::trim).filter(|item| !item.is_empty()) {
         let parsed = item
             .split_once('=')
             .and_then(|(name, value)| Some((name, super::value::boolean(value)?)));
         let Some((name, value)) = parsed else {
             return Err(ConfigError::usage(format!(
-                "--feature-gates has {item:?}, but must be a list of Feature=true or Feature=false"
+                "{label} has {item:?}, but must be a list of Feature=true or Feature=false"
             )));
         };
         let Some(place) = GATES.iter().position(|(gate, ..)| *gate == name) else {
             let names: Vec<&str> = GATES.iter().map(|(gate, ..)| *gate).collect();
             return Err(ConfigError::usage(format!(
-                "--feature-gates has no feature {name:?}: there are {}",
+                "{label} has no feature {name:?}: there are {}",
                 names.join(", ")
             )));
         };
@@ -69,10 +74,10 @@ pub(super) fn read(
         match moved {
             Moved::Used => used.lease_checkpoint = value,
             _ if value == *default => {}
-            Moved::NoEffect => notices.push(format!("--feature-gates {item} has no effect")),
+            Moved::NoEffect => notices.push(format!("{label} {item} has no effect")),
             Moved::NotYet => {
                 return Err(ConfigError::invalid(format!(
-                    "--feature-gates {item} is not supported yet: leave it at {default}"
+                    "{label} {item} is not supported yet: leave it at {default}"
                 )));
             }
         }

@@ -26,6 +26,16 @@ enum From {
     Environment,
 }
 
+impl From {
+    /// The name under which it was given there.
+    fn name_of(self, flag: &Flag) -> String {
+        match self {
+            Self::CommandLine => format!("--{}", flag.name),
+            Self::Environment => flag.env(),
+        }
+    }
+}
+
 impl Settings {
     /// Reads arguments (without the program's name) and environment variables.
     pub(crate) fn read(
@@ -108,14 +118,11 @@ impl Settings {
 
     fn set(&mut self, flag: &'static Flag, text: String, from: From) -> Result<(), ConfigError> {
         if flag.fate == Fate::Legacy {
-            self.notices.push(format!("--{} has no effect any more", flag.name));
+            self.notices.push(format!("{} has no effect any more", from.name_of(flag)));
             return Ok(());
         }
         if !flag.kind.admits(&text) {
-            let name = match from {
-                From::CommandLine => format!("--{}", flag.name),
-                From::Environment => flag.env(),
-            };
+            let name = from.name_of(flag);
             let expected = flag.kind.expected();
             let sentence = format!("{name} is {text:?}, but must be {expected}");
             return Err(match from {
@@ -133,16 +140,17 @@ impl Settings {
             if same(&flag.kind, &given.text, flag.default) {
                 continue;
             }
+            let name = given.from.name_of(flag);
             match flag.fate {
                 Fate::Used | Fate::Legacy => {}
-                Fate::Idle(why) => self.notices.push(format!("--{name} has no effect: {why}")),
+                Fate::Idle(why) => self.notices.push(format!("{name} has no effect: {why}")),
                 Fate::Later(why) => {
                     return Err(ConfigError::invalid(format!(
-                        "--{name} is not supported yet: {why}"
+                        "{name} is not supported yet: {why}"
                     )));
                 }
                 Fate::Never(why) => {
-                    return Err(ConfigError::invalid(format!("--{name} is not supported: {why}")));
+                    return Err(ConfigError::invalid(format!("{name} is not supported: {why}")));
                 }
             }
         }
@@ -154,10 +162,10 @@ impl Settings {
         self.given.contains_key(name)
     }
 
-    /// Whether the flag was given on the command line or in the environment, for a sentence.
+    /// What a sentence calls the setting: the variable if it came from the environment, else the flag.
     pub(crate) fn label(&self, name: &str) -> String {
         match (self.given.get(name), flags::find(name)) {
-            (Some(Given { from: From::Environment, .. }), Some(flag)) => flag.env(),
+            (Some(given), Some(flag)) => given.from.name_of(flag),
             _ => format!("--{name}"),
         }
     }

@@ -151,6 +151,61 @@ fn a_flag_and_its_variable_together_are_refused() {
     assert_eq!(error.exit_code(), 1);
 }
 
+/// Whoever set a variable has no flag to look for.
+#[test]
+fn a_refusal_of_a_variable_names_the_variable() {
+    let cases: [(&[(&str, &str)], &str); 13] = [
+        (&[("ETCD_CERT_FILE", "x")], "ETCD_CERT_FILE is not supported yet: TLS"),
+        (&[("ETCD_UNSAFE_NO_FSYNC", "true")], "ETCD_UNSAFE_NO_FSYNC is not supported: a write"),
+        (&[("ETCD_MAX_WALS", "x")], "ETCD_MAX_WALS is \"x\", but must be a whole number"),
+        (&[("QUORATE_CACHE_BYTES", "7")], "QUORATE_CACHE_BYTES is \"7\", but must be at least"),
+        (&[("ETCD_FEATURE_GATES", "x")], "ETCD_FEATURE_GATES has \"x\", but must be a list"),
+        (&[("ETCD_FEATURE_GATES", "x=true")], "ETCD_FEATURE_GATES has no feature \"x\""),
+        (
+            &[("ETCD_FEATURE_GATES", "AllAlpha=true")],
+            "ETCD_FEATURE_GATES AllAlpha=true is not supported yet",
+        ),
+        (
+            &[("ETCD_NAME", "a"), ("ETCD_INITIAL_CLUSTER", "b=http://x:1")],
+            "ETCD_INITIAL_CLUSTER has no member named \"a\", which is the ETCD_NAME of this one",
+        ),
+        (
+            &[
+                ("ETCD_INITIAL_CLUSTER", "default=http://x:1"),
+                ("ETCD_INITIAL_ADVERTISE_PEER_URLS", "http://x:2"),
+            ],
+            "at http://x:1, but ETCD_INITIAL_ADVERTISE_PEER_URLS is http://x:2",
+        ),
+        (
+            &[("ETCD_HEARTBEAT_INTERVAL", "900")],
+            "--election-timeout is \"1000\", but must be at least 5 times ETCD_HEARTBEAT_INTERVAL",
+        ),
+        (
+            &[("ETCD_DATA_DIR", "a"), ("ETCD_WAL_DIR", "a")],
+            "ETCD_WAL_DIR is \"a\", but must not be the same as ETCD_DATA_DIR",
+        ),
+        (
+            &[("ETCD_LISTEN_CLIENT_URLS", "http://127.0.0.1:1")],
+            "--advertise-client-urls is required when ETCD_LISTEN_CLIENT_URLS is set",
+        ),
+        (
+            &[("ETCD_LISTEN_METRICS_URLS", "http://127.0.0.1:2379")],
+            "--listen-client-http-urls, ETCD_LISTEN_METRICS_URLS and --listen-peer-urls",
+        ),
+    ];
+    for (env, expected) in cases {
+        let error = load_line("", env).expect_err(expected).to_string();
+        assert!(error.contains(expected), "{error}");
+        for (name, _) in env {
+            let flag = name.replace("ETCD_", "--").replace('_', "-").to_ascii_lowercase();
+            let named = |word: &str| word.trim_end_matches([',', ':']) == flag;
+            assert!(!error.split(' ').any(named), "{flag}: {error}");
+        }
+    }
+    let config = load_line("", &[("ETCD_SNAPSHOT_COUNT", "7")]).unwrap();
+    assert!(config.notices[0].starts_with("ETCD_SNAPSHOT_COUNT has no effect: "));
+}
+
 #[test]
 fn settings_without_effect_are_named_unless_they_are_the_default() {
     let config =

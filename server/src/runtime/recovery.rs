@@ -24,7 +24,7 @@ use crate::mvcc::{KeySpace, Limits, Restorer, Revision, Rows, ScanBounds, Standi
 use crate::replica;
 use crate::state_machine::{Member, Restored};
 use crate::storage::checkpoint::{CheckpointReader, Wanted, load_newest};
-use crate::storage::data_dir::{DataDir, Expected, Identity, reserve_paths};
+use crate::storage::data_dir::{DataDir, Expected, Identity, MadeWith, reserve_paths};
 use crate::storage::fs::SharedFs;
 use crate::storage::reserve::Reserve;
 use crate::storage::state::{self, Opened, StateStore, StoreOptions};
@@ -55,6 +55,8 @@ pub struct Setup {
     pub may_create: bool,
     /// The initial members, this one among them.
     pub initial_members: Vec<Member>,
+    /// The flags that a data dir is made with, for people who start it with others.
+    pub made_with: MadeWith,
     /// Random and secret; names the data dir, and stamps its log, if it is created now.
     pub incarnation: u64,
     /// Sizes of the log.
@@ -149,12 +151,13 @@ fn try_recover(setup: &Setup, progress: &Progress) -> Result<Recovered, RecoverE
     let expected =
         Expected { cluster_id: Some(setup.cluster_id), member_id: Some(setup.member.id) };
     let wal_dir = setup.wal_dir.as_deref();
+    // Asked before anything is locked: a start that is refused leaves no folders behind.
+    if !setup.may_create && !DataDir::holds_member(&setup.fs, &setup.data_dir, wal_dir)? {
+        return Err(RecoverError::NothingToContinue { path: setup.data_dir.clone() });
+    }
     let mut data_dir = DataDir::open(setup.fs.clone(), &setup.data_dir, wal_dir, expected)?;
     let mut report = Report { foreign: data_dir.foreign()?, ..Report::default() };
     if data_dir.identity().is_none() {
-        if !setup.may_create {
-            return Err(RecoverError::NothingToContinue { path: setup.data_dir.clone() });
-        }
         create(setup, &mut data_dir)?;
         report.created = true;
     }
@@ -214,6 +217,7 @@ fn create(setup: &Setup, data_dir: &mut DataDir) -> Result<(), RecoverError> {
         incarnation: setup.incarnation,
         name: setup.member.name.clone(),
         created_by: format!("quorate {}", env!("CARGO_PKG_VERSION")),
+        made_with: Some(setup.made_with.clone()),
     })?)
 }
 

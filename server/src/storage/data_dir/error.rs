@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::identity::MadeWith;
 use crate::storage::wal::WalError;
 
 /// Exit codes of refusals, so that whoever runs the process can tell them apart.
 ///
 /// | code | meaning |
 /// |---|---|
+/// | 1 | it is the inside of a data dir of ours: the setting is wrong, not the data |
 /// | 10 | another process uses the data dir |
-/// | 11 | it is a data dir of etcd |
+/// | 11 | it is a data dir of etcd, or the inside of one |
 /// | 12 | it belongs to another cluster |
 /// | 13 | it belongs to another member |
 /// | 14 | a newer version wrote it, or the state store is of another one |
@@ -24,9 +26,11 @@ use crate::storage::wal::WalError;
 /// | 20 | the disk refused: full, or an I/O error |
 /// | 21 | its log is damaged |
 pub mod exit {
+    /// It is the inside of a data dir of ours: the setting is wrong, not the data.
+    pub const SETTING: u8 = 1;
     /// Another process uses the data dir.
     pub const LOCKED: u8 = 10;
-    /// It is a data dir of etcd.
+    /// It is a data dir of etcd, or the inside of one.
     pub const ETCD: u8 = 11;
     /// It belongs to another cluster.
     pub const OTHER_CLUSTER: u8 = 12;
@@ -76,12 +80,38 @@ pub enum DataDirError {
         /// The folder.
         path: PathBuf,
     },
+    /// It is the `member` folder of a data dir of etcd.
+    #[error(
+        "{} is a part of {}, the data dir of an etcd; choose another folder by --data-dir, and bring \
+         the keys in from a running etcd with `etcdctl make-mirror`",
+        path.display(),
+        above.display()
+    )]
+    InsideEtcd {
+        /// The folder.
+        path: PathBuf,
+        /// The data dir.
+        above: PathBuf,
+    },
+    /// It is the `member` folder of a data dir of ours.
+    #[error(
+        "{} is a part of {}, which is a data dir of Quorate; give that one by --data-dir, or choose \
+         another folder",
+        path.display(),
+        above.display()
+    )]
+    InsideOwn {
+        /// The folder.
+        path: PathBuf,
+        /// The data dir.
+        above: PathBuf,
+    },
     /// The identity names another cluster.
     #[error(
-        "{} belongs to cluster {found:x}, not to {expected:x}; give again the peer URLs and the \
-         --initial-cluster-token that it was made with, as the ID follows from them, or choose another \
-         folder by --data-dir",
-        path.display()
+        "{} belongs to cluster {found:x}, not to {expected:x}; give again {}, as the ID follows from \
+         them, or choose another folder by --data-dir",
+        path.display(),
+        flags(made_with.as_ref())
     )]
     OtherCluster {
         /// The folder.
@@ -90,20 +120,27 @@ pub enum DataDirError {
         found: u64,
         /// The ID from the configuration.
         expected: u64,
+        /// The flags that it was made with, if it says so.
+        made_with: Option<MadeWith>,
     },
     /// The identity names another member.
     #[error(
-        "{} belongs to member {found:x}, not to {expected:x}; choose the data dir of this member \
-         by --data-dir",
-        path.display()
+        "{} belongs to member {found:x}, {name:?}, not to {expected:x}; choose the data dir of this \
+         member by --data-dir, or give again {}",
+        path.display(),
+        flags(made_with.as_ref())
     )]
     OtherMember {
         /// The folder.
         path: PathBuf,
         /// The ID in it.
         found: u64,
+        /// The name that goes with it.
+        name: String,
         /// The ID from the configuration.
         expected: u64,
+        /// The flags that it was made with, if it says so.
+        made_with: Option<MadeWith>,
     },
     /// A version after this one wrote it.
     #[error(
@@ -187,7 +224,8 @@ impl DataDirError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Locked { .. } => exit::LOCKED,
-            Self::Etcd { .. } => exit::ETCD,
+            Self::Etcd { .. } | Self::InsideEtcd { .. } => exit::ETCD,
+            Self::InsideOwn { .. } => exit::SETTING,
             Self::OtherCluster { .. } => exit::OTHER_CLUSTER,
             Self::OtherMember { .. } => exit::OTHER_MEMBER,
             Self::NewerFormat { .. } => exit::NEWER_FORMAT,
@@ -209,6 +247,14 @@ impl DataDirError {
                 _ => Self::Io { operation, path, error },
             }
         }
+    }
+}
+
+/// The flags to give again, as well as they are known.
+fn flags(made_with: Option<&MadeWith>) -> String {
+    match made_with {
+        Some(flags) => format!("{flags}, with --initial-advertise-peer-urls to match"),
+        None => "the peer URLs and the --initial-cluster-token that it was made with".to_owned(),
     }
 }
 

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::error::{DataDirError, exit};
 use self::identity::Unreadable;
-pub use self::identity::{FORMAT, Identity};
+pub use self::identity::{FORMAT, Identity, MadeWith};
 use super::fs::{OpenMode, SharedFs};
 use super::wal::{self, Owner};
 
@@ -73,6 +73,19 @@ pub struct DataDir {
 }
 
 impl DataDir {
+    /// Whether there is a member at `path`, whose creation was finished. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), for what can be seen without the lock.
+    pub fn holds_member(
+        fs: &SharedFs,
+        path: &Path,
+        wal_dir: Option<&Path>,
+    ) -> Result<bool, DataDirError> {
+        let found = Layout::new(path, wal_dir).survey(fs)?;
+        Ok(matches!(found, Found::Complete(_)))
+    }
+
     /// Locks a data dir, creating it if there is none.
     ///
     /// Without an [`identity`](Self::identity) it is new: the caller creates the log and the first state
@@ -280,7 +293,7 @@ impl Layout {
         }
         let note = read_whole(fs, &self.note())?;
         let is_noted = note.as_deref() == Some(NOTE_TO_ETCD);
-        let has_log = self.has_log(fs)?;
+        let has_log = has_log(fs, &self.wal)?;
         if exists(fs, &self.state())? || is_noted && has_log {
             let what = "there is data beside it, but the file is gone".to_owned();
             return Err(DataDirError::IdentityDamaged { path, what });
@@ -291,7 +304,25 @@ impl Layout {
         if has_log {
             return Err(self.log_of_unknown());
         }
+        self.refuse_inside(fs)?;
         Ok(Found::Nothing)
+    }
+
+    /// Refuses the `member` folder of a data dir, which may be given for the data dir itself.
+    ///
+    /// What is in the way of a look, like a file named `snap`, is somebody else's and not of a member.
+    fn refuse_inside(&self, fs: &SharedFs) -> Result<(), DataDirError> {
+        let inside = |name| self.root.join(name);
+        let note = read_whole(fs, &inside("snap/db")).unwrap_or_default();
+        let is_noted = note.as_deref() == Some(NOTE_TO_ETCD);
+        let (path, above) = (self.root.clone(), above(&self.root));
+        if is_noted || exists(fs, &inside("state.redb")).unwrap_or_default() {
+            return Err(DataDirError::InsideOwn { path, above });
+        }
+        if note.is_some() || has_log(fs, &inside("wal")).unwrap_or_default() {
+            return Err(DataDirError::InsideEtcd { path, above });
+        }
+        Ok(())
     }
 
     fn survey_complete(&self, fs: &SharedFs, identity: Identity) -> Result<Found, DataDirError> {
@@ -300,7 +331,7 @@ impl Layout {
             let what = "it was replaced by something else, perhaps by etcd".to_owned();
             return Err(DataDirError::IdentityDamaged { path: note, what });
         }
-        if !self.has_log(fs)? {
+        if !has_log(fs, &self.wal)? {
             return Err(DataDirError::LogAbsent { path: self.wal.clone() });
         }
         Ok(Found::Complete(identity))
@@ -310,7 +341,7 @@ impl Layout {
         let creating: Creating = serde_json::from_slice(creating).map_err(|error| {
             DataDirError::IdentityDamaged { path: self.creating(), what: error.to_string() }
         })?;
-        if creating.wal_dir != self.wal && self.has_log(fs)? {
+        if creating.wal_dir != self.wal && has_log(fs, &self.wal)? {
             return Err(self.log_of_unknown());
         }
         Ok(Found::Unfinished)
@@ -332,26 +363,24 @@ impl Layout {
         }
     }
 
-    fn has_log(&self, fs: &SharedFs) -> Result<bool, DataDirError> {
-        let is_segment = |name: &PathBuf| name.extension().is_some_and(|end| end == "wal");
-        Ok(list(fs, &self.wal)?.iter().any(is_segment))
-    }
-
     fn check(&self, identity: &Identity, expected: Expected) -> Result<(), DataDirError> {
-        let path = || self.root.clone();
+        let (path, made_with) = (self.root.clone(), identity.made_with.clone());
         match (expected.cluster_id, expected.member_id) {
             (Some(cluster_id), _) if cluster_id != identity.cluster_id => {
                 Err(DataDirError::OtherCluster {
-                    path: path(),
+                    path,
                     found: identity.cluster_id,
                     expected: cluster_id,
+                    made_with,
                 })
             }
             (_, Some(member_id)) if member_id != identity.member_id => {
                 Err(DataDirError::OtherMember {
-                    path: path(),
+                    path,
                     found: identity.member_id,
+                    name: identity.name.clone(),
                     expected: member_id,
+                    made_with,
                 })
             }
             _ => Ok(()),
@@ -418,6 +447,20 @@ impl Layout {
             return Ok(());
         }
         write_whole(fs, &self.note(), NOTE_TO_ETCD)
+    }
+}
+
+/// Whether a folder holds a log, of whomever.
+fn has_log(fs: &SharedFs, folder: &Path) -> Result<bool, DataDirError> {
+    let is_segment = |name: &PathBuf| name.extension().is_some_and(|end| end == "wal");
+    Ok(list(fs, folder)?.iter().any(is_segment))
+}
+
+/// The folder above `path`, also of one without a name, like `.`.
+fn above(path: &Path) -> PathBuf {
+    match path.file_name() {
+        Some(_) => parent(path).to_owned(),
+        None => path.join(".."),
     }
 }
 

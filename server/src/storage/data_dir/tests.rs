@@ -24,6 +24,10 @@ fn identity(incarnation: u64) -> Identity {
         incarnation,
         name: "one".to_owned(),
         created_by: "0.1.0".to_owned(),
+        made_with: Some(MadeWith {
+            initial_cluster: "one=http://h:1".to_owned(),
+            initial_cluster_token: "t".to_owned(),
+        }),
     }
 }
 
@@ -90,13 +94,15 @@ fn each_refusal_says_what_to_do_and_has_its_exit_code() {
             "another cluster",
             |fs| refused(fs, None, Expected { cluster_id: Some(0xff), ..ANY }),
             exit::OTHER_CLUSTER,
-            "belongs to cluster c1, not to ff",
+            "belongs to cluster c1, not to ff; give again --initial-cluster=one=http://h:1 and \
+             --initial-cluster-token=t, with --initial-advertise-peer-urls to match, as the ID",
         ),
         (
             "another member",
             |fs| refused(fs, None, Expected { member_id: Some(0xff), ..ANY }),
             exit::OTHER_MEMBER,
-            "belongs to member a1, not to ff",
+            "belongs to member a1, \"one\", not to ff; choose the data dir of this member by \
+             --data-dir, or give again --initial-cluster=one=http://h:1 and --initial-cluster-token=t",
         ),
         (
             "newer",
@@ -105,7 +111,7 @@ fn each_refusal_says_what_to_do_and_has_its_exit_code() {
                 refused(fs, None, ANY)
             },
             exit::NEWER_FORMAT,
-            "format 9, and this version knows formats up to 1",
+            "format 9, and this version knows formats up to 2",
         ),
         (
             "damaged",
@@ -218,6 +224,61 @@ fn each_refusal_says_what_to_do_and_has_its_exit_code() {
         assert_eq!(found, code, "{name}: {said}");
         assert!(said.contains(text), "{name}: {said}");
     }
+}
+
+#[test]
+fn a_data_dir_that_does_not_say_its_flags_is_opened_and_refused_without_them() {
+    let fs = created();
+    let file = Identity { made_with: None, ..identity(7) }.encode();
+    fs.put(&root().join("identity.json"), &file);
+    drop(start(&fs.shared(), root(), None).unwrap());
+    let (_, said) = refused(&fs, None, Expected { cluster_id: Some(0xff), ..ANY });
+    let advice =
+        "; give again the peer URLs and the --initial-cluster-token that it was made with,";
+    assert!(said.contains(advice), "{said}");
+}
+
+#[test]
+fn the_member_folder_of_a_data_dir_is_refused_and_the_data_dir_above_it_named() {
+    let open = |fs: &TestFs, path: &str| {
+        let before = fs.changes();
+        let opened = DataDir::open(fs.shared(), Path::new(path), None, ANY);
+        let error = opened.map(|_| ()).unwrap_err();
+        assert_eq!(fs.changes(), before, "{error}");
+        (error.exit_code(), error.to_string())
+    };
+    for name in ["snap/db", "wal/0000000000000000-0000000000000000.wal"] {
+        let fs = TestFs::default();
+        fs.put(&root().join("member").join(name), &[0; 8192]);
+        let (code, said) = open(&fs, "/x/d/member");
+        assert_eq!(code, exit::ETCD, "{said}");
+        assert!(said.starts_with("/x/d/member is a part of /x/d, the data dir of an etcd; "));
+        assert_eq!(open(&fs, "/x/d").0, exit::ETCD);
+    }
+    let fs = created();
+    let (code, said) = open(&fs, "/x/d/member");
+    assert_eq!(code, exit::SETTING, "{said}");
+    assert!(said.starts_with("/x/d/member is a part of /x/d, which is a data dir of Quorate; "));
+    // A path without a name of its own has a folder above it too.
+    fs.put(Path::new("./state.redb"), b"state");
+    let said = open(&fs, ".").1;
+    assert!(said.starts_with(". is a part of ./.., which is a data dir of Quorate; "), "{said}");
+}
+
+#[test]
+fn a_folder_with_a_log_of_its_own_or_files_named_like_those_of_a_member_is_none() {
+    let fs = TestFs::default();
+    for name in ["snap", "wal"] {
+        fs.put(&root().join(name), b"mine");
+    }
+    start(&fs.shared(), root(), None).unwrap();
+    let fs = TestFs::default();
+    for _ in 0..2 {
+        drop(start(&fs.shared(), root(), Some(&root().join("wal"))).unwrap());
+    }
+    fs.shared().remove_file(&root().join("identity.json")).unwrap();
+    let (code, said) = refused(&fs, Some("/x/d/wal"), ANY);
+    assert_eq!(code, exit::IDENTITY_DAMAGED, "{said}");
 }
 
 #[test]

@@ -29,6 +29,7 @@ use quorate_server::runtime::{
 };
 use quorate_server::state_machine::{FlushBatch, Member as Listed};
 use quorate_server::storage::data_dir::DataDir;
+use quorate_server::storage::data_dir::MadeWith;
 use quorate_server::storage::flusher::{Activity as Flushing, Step};
 use quorate_server::storage::wal::WalOptions;
 use quorate_server::telemetry::Metrics;
@@ -170,6 +171,7 @@ impl Member {
             may_create: true,
             initial_members: vec![Listed { client_urls: Vec::new(), ..member.clone() }],
             member,
+            made_with: MadeWith::default(),
             incarnation: self.boots,
             wal: WalOptions {
                 segment_bytes: self.plan.store.segment_bytes,
