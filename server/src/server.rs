@@ -152,7 +152,7 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     };
     warn_of_open_folders(&setup);
     log_recovery(&setup.data_dir, &recovered.report);
-    let options = options(config, &setup)?;
+    let options = options(config, &setup, recovered.wal.segment_bytes())?;
     let running = runtime::start(&setup, recovered, options, metrics.clone())?;
     let handle = running.handle.clone();
     // Nobody waits for these: they have no end, or say so to the owner, and a panic aborts the process.
@@ -367,7 +367,8 @@ fn unnamed(members: Vec<Member>) -> Vec<Member> {
     members.into_iter().map(|member| Member { name: String::new(), ..member }).collect()
 }
 
-fn options(config: &Config, setup: &Setup) -> Result<Options, ServerError> {
+/// Those of a member whose log has segments of `segment_bytes`.
+fn options(config: &Config, setup: &Setup, segment_bytes: u64) -> Result<Options, ServerError> {
     let raft = &config.raft;
     let tick = raft.heartbeat;
     let ticks = |duration: Duration| {
@@ -397,6 +398,7 @@ fn options(config: &Config, setup: &Setup) -> Result<Options, ServerError> {
             request_ticks: ticks(REQUEST_TIMEOUT + 2 * election),
             flush: FlushLimits {
                 batch_bytes,
+                log_bytes: usize::try_from(segment_bytes).unwrap_or(usize::MAX),
                 interval_ticks: ticks(FLUSH_INTERVAL),
                 unflushed_bytes_max: batch_bytes * UNFLUSHED_BATCHES_MAX,
             },

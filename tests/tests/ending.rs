@@ -57,6 +57,7 @@ fn alone() -> (Setup, Options) {
             request_ticks: 70,
             flush: FlushLimits {
                 batch_bytes: 1000,
+                log_bytes: 1 << 20,
                 interval_ticks: 10,
                 unflushed_bytes_max: 10_000,
             },

@@ -17,13 +17,14 @@ use quorate_proto::etcdserverpb::alarm_request::AlarmAction;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_proto::etcdserverpb::{
-    AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest,
+    AlarmMember, AlarmRequest, CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest,
 };
 use quorate_tests::load::connect;
 use quorate_tests::process::{Program, Server, locate};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tonic::Code;
+use tonic::transport::Channel;
 
 type Outcome = anyhow::Result<()>;
 
@@ -31,7 +32,10 @@ type Outcome = anyhow::Result<()>;
 const EXIT_DISK: i32 = 20;
 /// The longest that a filled member may take to end or to be itself again.
 const DEADLINE: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(100);
+/// Between two puts that show that there is room.
+const POLL: Duration = Duration::from_millis(200);
+/// How many do: for three looks at the disk.
+const PUTS_TAKEN: usize = 15;
 
 /// A file system of its own; it is gone with this value.
 struct Disk {
@@ -115,32 +119,69 @@ async fn fill(url: &str, clients: usize, value_bytes: usize) -> anyhow::Result<F
     Ok(all)
 }
 
-/// Waits until a put of this length is taken, with the alarm taken back before each try.
+/// Waits until puts of this length are taken, as a person would: take the alarm back, try, and compact what
+/// was tried.
 async fn wait_for_room(url: &str, value_bytes: usize) -> Outcome {
     let (mut kv, mut maintenance) =
         (KvClient::new(connect(url).await?), MaintenanceClient::new(connect(url).await?));
-    let value = Bytes::from(vec![b'w'; value_bytes]);
+    let put = PutRequest {
+        key: "/room".into(),
+        value: vec![b'w'; value_bytes].into(),
+        ..Default::default()
+    };
     let deadline = Instant::now() + DEADLINE;
-    let mut taken = 0;
-    // As much as a flush and several segments: the alarm does not come back.
-    while taken < 40 {
-        let (action, alarm) = (AlarmAction::Deactivate.into(), AlarmType::Nospace.into());
-        if taken == 0 {
-            maintenance.alarm(AlarmRequest { action, alarm, member_id: 0 }).await?;
+    loop {
+        let raised = maintenance.alarm(AlarmRequest::default()).await?.into_inner().alarms;
+        for AlarmMember { member_id, alarm } in raised {
+            let action = AlarmAction::Deactivate.into();
+            maintenance.alarm(AlarmRequest { action, member_id, alarm }).await?;
         }
-        let key = Bytes::from(format!("/room/{}", taken % 4));
-        let put = PutRequest { key, value: value.clone(), ..Default::default() };
-        match kv.put(put).await {
-            Ok(_) => taken += 1,
-            Err(status) if status.code() == Code::ResourceExhausted => taken = 0,
+        if takes_for_a_while(&mut kv, &put).await? {
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < deadline, "no room after {DEADLINE:?}");
+        compact_all(&mut kv).await?;
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Whether puts are taken for longer than it takes to notice that the disk is almost full.
+async fn takes_for_a_while(kv: &mut KvClient<Channel>, put: &PutRequest) -> anyhow::Result<bool> {
+    for _ in 0..PUTS_TAKEN {
+        match kv.put(put.clone()).await {
+            Ok(_) => tokio::time::sleep(POLL).await,
+            Err(status) if status.code() == Code::ResourceExhausted => return Ok(false),
             Err(status) => return Err(status.into()),
         }
-        if taken == 0 {
-            anyhow::ensure!(Instant::now() < deadline, "no room after {DEADLINE:?}");
-            tokio::time::sleep(POLL).await;
-        }
     }
-    Ok(())
+    Ok(true)
+}
+
+/// Waits until reads are served: a member whose alarm is up is not healthy.
+async fn serving(server: &mut Server) -> anyhow::Result<KvClient<Channel>> {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Ok(channel) = connect(&server.url()).await {
+            let mut kv = KvClient::new(channel);
+            let read = RangeRequest { key: "/".into(), ..Default::default() };
+            if kv.range(read).await.is_ok() {
+                return Ok(kv);
+            }
+        }
+        server.check_running()?;
+        anyhow::ensure!(Instant::now() < deadline, "not served after {DEADLINE:?}");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn compact_all(kv: &mut KvClient<Channel>) -> Outcome {
+    let read = RangeRequest { key: "/".into(), ..Default::default() };
+    let header = kv.range(read).await?.into_inner().header.context("a header")?;
+    // What is compacted already is no error here.
+    match kv.compact(CompactionRequest { revision: header.revision, physical: true }).await {
+        Err(status) if status.code() != Code::OutOfRange => Err(status.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Fills a disk, and says how the member took it.
@@ -162,9 +203,9 @@ async fn comes_back(server: &mut Server, clients: usize, value_bytes: usize) -> 
     anyhow::ensure!(acknowledged.len() * value_bytes > 20 << 20, "{} puts", acknowledged.len());
     if is_ending {
         assert_eq!(server.wait_ended(DEADLINE)?, Some(EXIT_DISK));
-        server.restart()?;
+        server.respawn()?;
     }
-    let mut kv = KvClient::new(connect(&server.url()).await?);
+    let mut kv = serving(server).await?;
     for key in &acknowledged {
         let read = RangeRequest { key: key.clone(), keys_only: true, ..Default::default() };
         let found = kv.range(read).await?.into_inner();
@@ -173,8 +214,7 @@ async fn comes_back(server: &mut Server, clients: usize, value_bytes: usize) -> 
     let all = DeleteRangeRequest { key: "/".into(), range_end: "0".into(), ..Default::default() };
     let deleted = kv.delete_range(all).await?.into_inner();
     assert!(deleted.deleted >= i64::try_from(acknowledged.len())?);
-    let revision = deleted.header.context("a header")?.revision;
-    kv.compact(CompactionRequest { revision, physical: false }).await?;
+    compact_all(&mut kv).await?;
     wait_for_room(&server.url(), value_bytes).await?;
     assert_eq!(server.terminate()?, Some(0));
     Ok(())

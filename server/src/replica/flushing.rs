@@ -13,15 +13,14 @@ use crate::view::View;
 /// The most deletions in one batch, so that a batch stays short.
 const DELETIONS_MAX: usize = 100_000;
 
-/// Bytes of applied entries that are not flushed: what failed or overwrote itself adds no rows, and would
-/// be applied again at a start all the same.
-const LOG_BYTES_MAX: usize = 64 << 20;
-
 /// Bounds of flushing.
 #[derive(Clone, Copy, Debug)]
 pub struct FlushLimits {
     /// Rows of this many bytes are flushed at once.
     pub batch_bytes: u64,
+    /// Applied entries of this many bytes are flushed at once: what was refused or overwrote itself adds no
+    /// rows, but the log cannot give up what would be applied again at a start.
+    pub log_bytes: usize,
     /// What waits longer is flushed, in ticks.
     pub interval_ticks: u64,
     /// Apply pauses while rows of this many bytes wait.
@@ -75,7 +74,7 @@ impl Flushing {
     /// Whether a batch should be cut now.
     pub(super) fn is_due(&self, now_tick: u64, progress: &Progress, space: &KeySpace) -> bool {
         let is_much = space.unflushed_bytes() >= self.limits.batch_bytes
-            || progress.unflushed_bytes() >= LOG_BYTES_MAX;
+            || progress.unflushed_bytes() >= self.limits.log_bytes;
         let waited = now_tick.saturating_sub(self.last_tick) >= self.limits.interval_ticks;
         // A compaction goes on after its entry, maybe when nothing else is applied.
         let something =

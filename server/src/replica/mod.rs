@@ -280,6 +280,9 @@ impl Replica {
                 if is_low {
                     self.raise_no_space();
                     self.release_log(effects);
+                    // Who makes room need not wait for the next flush, and what it deletes for the one
+                    // behind it.
+                    self.flushing.hurry();
                 }
             }
             Event::Persisted { sync } => self.consensus.persisted(sync),

@@ -19,6 +19,9 @@ const LEASE: LeaseConfig =
     LeaseConfig { checkpoint_ms: Some(300_000), extend_ms: 1000, retry_ms: 7000 };
 const TICK: Event = Event::Tick { elapsed_ms: 100 };
 
+/// A flush is due at this many bytes of the log.
+const LOG_BYTES: usize = 64 << 20;
+
 /// A replica whose disk does nothing before it is told to.
 struct Lone {
     replica: Replica,
@@ -36,6 +39,7 @@ impl Lone {
     fn new() -> Self {
         Self::with(FlushLimits {
             batch_bytes: 1 << 20,
+            log_bytes: LOG_BYTES,
             interval_ticks: 1 << 20,
             unflushed_bytes_max: 8 << 20,
         })
@@ -176,7 +180,12 @@ fn a_flush_of_everything_has_also_what_came_during_the_one_under_way() {
 #[test]
 fn writes_are_refused_while_too_many_bytes_wait_to_be_applied() {
     const MIB: usize = 1 << 20;
-    let limits = FlushLimits { batch_bytes: 1, interval_ticks: 1 << 20, unflushed_bytes_max: 1 };
+    let limits = FlushLimits {
+        batch_bytes: 1,
+        log_bytes: LOG_BYTES,
+        interval_ticks: 1 << 20,
+        unflushed_bytes_max: 1,
+    };
     let mut lone = Lone::with(limits).lead();
     // From here on the flusher does nothing.
     let mut refused = 0;
@@ -410,8 +419,12 @@ fn the_log_in_memory_is_bounded_whatever_is_proposed() {
 
 #[test]
 fn one_turn_applies_a_bounded_part_of_what_is_committed() {
-    let (batch_bytes, unflushed_bytes_max) = (64 << 20, 512 << 20);
-    let flush = FlushLimits { batch_bytes, interval_ticks: 1 << 20, unflushed_bytes_max };
+    let flush = FlushLimits {
+        batch_bytes: 64 << 20,
+        log_bytes: LOG_BYTES,
+        interval_ticks: 1 << 20,
+        unflushed_bytes_max: 512 << 20,
+    };
     let mut lone = Lone::with(flush).lead();
     lone.run((1..=20).map(put_of_a_mib));
     assert_eq!(lone.sync().len(), 8);

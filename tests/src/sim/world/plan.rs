@@ -79,7 +79,12 @@ impl Plan {
                 ..StorePlan::draw(rng)
             },
             window_bytes: 1000,
-            flush: FlushLimits { batch_bytes: 1500, interval_ticks: 10, unflushed_bytes_max: 3000 },
+            flush: FlushLimits {
+                batch_bytes: 1500,
+                log_bytes: 64 << 20,
+                interval_ticks: 10,
+                unflushed_bytes_max: 3000,
+            },
             catchup_entries: 5,
             quota_bytes: None,
             auto_compaction: AutoCompaction::Off,
@@ -107,6 +112,7 @@ impl MemberPlan {
             window_bytes: *rng.pick(&[0, 2000, 20_000]),
             flush: FlushLimits {
                 batch_bytes,
+                log_bytes: *rng.pick(&[4000, 64 << 20]),
                 interval_ticks: *rng.pick(&[2, 10, 40]),
                 unflushed_bytes_max: batch_bytes * 2,
             },
