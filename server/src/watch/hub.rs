@@ -209,6 +209,9 @@ impl Inner {
     /// Whether anybody wants the previous version of what happened to `key`.
     pub(super) fn wants_prev(&self, key: &[u8]) -> bool {
         let mut wanted = false;
+        if self.with_prev == 0 {
+            return wanted;
+        }
         self.interests.concerned(key, &mut |group| {
             wanted |= self.groups.get(&group).is_some_and(|group| group.with_prev > 0);
         });

@@ -51,7 +51,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::mutants;
 use crate::mvcc::{Revision, Row, Rows, RowsError, ScanBounds};
 use crate::view::{Recent, STEP_KEYS_MAX, View};
-use event::{Event, Previous, key_of};
+use event::{Event, Previous, has_previous, key_of};
 use hub::Inner;
 
 pub use deliver::{PORTION_BYTES, Pulled};
@@ -285,18 +285,19 @@ impl Hub {
         for row in new {
             let at = row.key.revision();
             let key = key_of(&row).ok_or(RowsError::Damaged(at))?;
-            let wanted = inner.with_prev > 0 && inner.wants_prev(&key);
-            if wanted {
+            let unread = if has_previous(&row) { Previous::NotRead } else { Previous::None };
+            let is_wanted = unread == Previous::NotRead && inner.wants_prev(&key);
+            if is_wanted {
                 wants_prev.push((key.clone(), at.main));
             }
-            keyed.push((key, row, wanted));
+            keyed.push((key, row, unread, is_wanted));
         }
         drop(inner);
         let mut found = previous(&wants_prev, STRETCH_BYTES_MAX, view, rows)?.into_iter();
-        let with_previous = |(key, row, wanted): (bytes::Bytes, Row, bool)| {
-            let previous = match wanted.then(|| found.next()).flatten() {
+        let with_previous = |(key, row, unread, is_wanted): (bytes::Bytes, Row, Previous, bool)| {
+            let previous = match is_wanted.then(|| found.next()).flatten() {
                 Some(found) => found.map_or(Previous::None, Previous::Kv),
-                None => Previous::NotRead,
+                None => unread,
             };
             (key, row, previous)
         };
