@@ -409,7 +409,7 @@ impl Replica {
         self.machine.members().cloned().collect()
     }
 
-    /// The raised alarms, by member and kind.
+    /// The raised alarms, by kind and member.
     pub fn alarms(&self) -> Vec<Alarm> {
         self.machine.alarms().copied().collect()
     }
