@@ -298,7 +298,8 @@ impl Replica {
         self.publish_self();
         let term = self.leads_in();
         self.leases.propose(term, self.machine.lessor(), &mut self.pending.proposals);
-        self.pending.proposals.send(&mut self.consensus, effects);
+        let is_taken = self.pending.proposals.send(&mut self.consensus, effects);
+        self.leases.proposed(is_taken);
         self.pending.reads.send(self.now_tick, &mut self.consensus);
         self.take_ready(effects);
         self.apply(effects)?;
