@@ -206,16 +206,15 @@ impl Inner {
         }
     }
 
-    /// Whether anybody wants the previous version of what happened to `key`.
-    pub(super) fn wants_prev(&self, key: &[u8]) -> bool {
-        let mut wanted = false;
-        if self.with_prev == 0 {
-            return wanted;
-        }
+    /// How many groups it concerns what happened to `key`, and whether anybody wants the previous version.
+    pub(super) fn concern(&self, key: &[u8]) -> (usize, bool) {
+        let (mut count, mut wants_prev) = (0, false);
         self.interests.concerned(key, &mut |group| {
-            wanted |= self.groups.get(&group).is_some_and(|group| group.with_prev > 0);
+            count += 1;
+            wants_prev |= self.with_prev > 0
+                && self.groups.get(&group).is_some_and(|group| group.with_prev > 0);
         });
-        wanted
+        (count, wants_prev)
     }
 
     /// Takes the next row, of which `event` is made.
