@@ -336,11 +336,14 @@ impl Inner {
     }
 
     /// Tells the watchers that asked for it, and were sent nothing since the last look, how far they
-    /// have come.
+    /// have come. While too much waits to be sent nobody is told, as in etcd.
     pub(super) fn tell_progress(&mut self, id: StreamId) {
         let revision = self.revision;
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let Stream { watchers, controls, behind, ready, .. } = stream;
+        if controls.len() >= CONTROLS_MAX {
+            return;
+        }
         for (&watch_id, watcher) in watchers.iter_mut().filter(|(_, w)| w.progress_notify) {
             let was_fresh = std::mem::replace(&mut watcher.is_fresh, false);
             let is_synced = !behind.contains(&watch_id) && ready.get(watcher.group).is_none()

@@ -2,6 +2,7 @@
 
 use super::super::STEP_CONCERNS_MAX;
 use super::super::deliver::PORTION_BYTES;
+use super::super::stream::CONTROLS_MAX;
 use super::super::stretch::{STRETCHES_BYTES_MAX, Stretch};
 use super::*;
 use crate::mvcc::Revision;
@@ -89,6 +90,23 @@ fn a_step_ends_once_its_rows_concern_many_groups_also_within_a_revision() {
     let at = |main, sub| Revision::new(main, sub).next();
     assert_eq!(steps, [(2, at(3, 0)), (4, at(5, 0)), (5, Revision::new(6, 0))]);
     world.finish();
+}
+
+#[test]
+fn a_client_that_never_reads_is_owed_a_bounded_number_of_progress_notices() {
+    const WATCHERS: usize = 50;
+    let mut world = World::with_a_log();
+    (0..WATCHERS).for_each(|_| world.watch_from(0, 0));
+    let waiting = |world: &World| world.hub.lock().streams[&world.clients[0].stream].controls.len();
+    (0..100).for_each(|_| world.step(Step::TellProgress(0)));
+    assert!((CONTROLS_MAX..CONTROLS_MAX + WATCHERS).contains(&waiting(&world)));
+    let read = |world: &mut World| {
+        let portions = std::iter::from_fn(|| Some(pull_once(world, 0)).filter(|p| !p.is_empty()));
+        portions.flatten().filter(|response| !response.created).count()
+    };
+    assert!(read(&mut world) + WATCHERS >= CONTROLS_MAX);
+    world.step(Step::TellProgress(0));
+    assert_eq!(read(&mut world), WATCHERS, "whoever reads again is told again");
 }
 
 /// Pulls the first client once, and runs a scan to its end; the responses.
