@@ -112,7 +112,8 @@ impl Handle {
         }
     }
 
-    /// Proposes new peer URLs for `member` and waits until they are applied here.
+    /// Proposes new peer URLs for `member` and waits until they are applied here. How long they are is
+    /// bounded by the transport only, as in etcd, which takes them beyond `request_bytes_max`.
     ///
     /// # Errors
     /// As [`Handle::propose`]; also if another change of the configuration is under way.
