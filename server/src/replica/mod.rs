@@ -436,10 +436,9 @@ impl Replica {
         {
             self.pending.proposals.add_internal(disarm);
         }
-        if self.consensus.is_leader()
-            && let Some(revision) =
-                self.auto_compactor.tick(self.now_tick, self.view.current_revision())
-        {
+        let leads = self.consensus.is_leader();
+        let current_revision = self.view.current_revision();
+        if let Some(revision) = self.auto_compactor.tick(self.now_tick, current_revision, leads) {
             self.pending.proposals.add_internal(own::compact(revision));
             let mode = self.config.auto_compaction;
             effects.push(Effect::AutoCompact { revision, mode });
