@@ -306,7 +306,9 @@ impl Replica {
         if self.space.is_awaited() && self.space.is_out(&self.machine) {
             self.space.raised(effects);
         }
-        // What is applied is on disk; a follower that lags more than memory goes back reads it there.
+        // A lone member reads nothing again that it has applied. In a cluster a follower may lag more than
+        // memory goes back, and nothing serves it from the disk, which has no more than [`Effect::ReleaseLog`]
+        // leaves there.
         self.consensus.trim(self.applied_index());
         self.leases.applied(self.machine.lessor_mut(), effects);
         self.leases.follow(self.leads_in(), self.machine.lessor_mut(), effects);
@@ -587,13 +589,14 @@ impl Replica {
         self.release_log(effects);
     }
 
-    /// What is flushed is not needed from the log.
+    /// What is flushed this member does not need from the log.
     fn release_log(&self, effects: &mut Vec<Effect>) {
         let (upto, disk_is_low) = (self.flushing.flushed_index(), self.space.disk_is_low);
         effects.push(Effect::ReleaseLog { upto, disk_is_low });
     }
 
-    /// Proposes what the cluster should know of this member and does not yet.
+    /// Proposes what the cluster should know of this member and does not yet. Only as the leader, which a
+    /// lone member becomes: in a cluster each member has to do it, by way of its leader.
     fn publish_self(&mut self) {
         if !self.consensus.is_leader() || self.now_tick < self.leadership.publish_tick {
             return;
