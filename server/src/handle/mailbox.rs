@@ -15,7 +15,7 @@ use crate::replica::{Event, Reply, RequestId};
 /// The most client requests that wait for the owner. Beyond it they are refused at once.
 const CLIENTS_MAX: usize = 10_000;
 
-/// The most bytes of their commands, beside one that alone is more: as much as raft lets wait for its
+/// The most bytes of their commands and changes of members, beside one that alone is more: as much as raft lets wait for its
 /// quorum, for which the next batch is meant.
 const CLIENT_BYTES_MAX: usize = 64 << 20;
 
@@ -138,6 +138,7 @@ impl Request {
     fn command_bytes(&self) -> usize {
         match &self.event {
             Event::Propose { command, .. } => command.len(),
+            Event::ProposeConfChange { change, .. } => change.len(),
             _ => 0,
         }
     }
@@ -208,6 +209,14 @@ mod tests {
         assert_eq!(mailbox.request(request(3)), Ok(()), "a read takes nothing");
         assert_eq!(mailbox.take(Instant::now()).requests.len(), 2);
         assert_eq!((put(4, CLIENT_BYTES_MAX), put(5, 1)), (Ok(()), Err(Refused::Full)));
+        let change = |id: u64, len: usize| {
+            let id = RequestId(id);
+            let event = Event::ProposeConfChange { id, change: vec![0; len].into() };
+            mailbox.request(Request { id, event, reply: oneshot::channel().0 })
+        };
+        assert_eq!(change(6, 1), Err(Refused::Full), "a change of a member takes as much");
+        mailbox.take(Instant::now());
+        assert_eq!((change(7, CLIENT_BYTES_MAX), put(8, 1)), (Ok(()), Err(Refused::Full)));
     }
 
     #[test]

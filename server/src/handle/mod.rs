@@ -112,7 +112,8 @@ impl Handle {
         }
     }
 
-    /// Proposes new peer URLs for `member` and waits until they are applied here.
+    /// Proposes new peer URLs for `member` and waits until they are applied here. How long they are is
+    /// bounded by the transport only, as in etcd, which takes them beyond `request_bytes_max`.
     ///
     /// # Errors
     /// As [`Handle::propose`]; also if another change of the configuration is under way.
@@ -213,7 +214,7 @@ impl Handle {
         self.shared.members.read().clone()
     }
 
-    /// The raised alarms, by member ID and kind.
+    /// The raised alarms, by kind and member ID: ascending, and as many as clients raised.
     pub fn alarms(&self) -> Arc<Vec<Alarm>> {
         self.shared.alarms.read().clone()
     }
@@ -249,7 +250,7 @@ impl Handle {
         &self.shared.replies
     }
 
-    /// Publishes members and alarms. Only the owner calls this.
+    /// Publishes members, and alarms in ascending order. Only the owner calls this.
     pub fn publish_records(&self, members: Vec<Member>, alarms: Vec<Alarm>) {
         let own_id = self.status().member_id.load(Ordering::Relaxed);
         let is_learner = members.iter().any(|member| member.id == own_id && member.is_learner);
@@ -289,7 +290,7 @@ impl Handle {
     async fn refuse_for_space(&self) -> RequestError {
         let member_id = self.status().member_id.load(Ordering::Relaxed);
         let alarm = Alarm { member_id, kind: AlarmKind::NoSpace };
-        if !self.alarms().contains(&alarm) {
+        if self.alarms().binary_search(&alarm).is_err() {
             let id = self.next_id();
             // Whatever else became of the question, there is no room.
             let _ = self.ask_in_time(id, Event::RefuseForSpace { id }).await;

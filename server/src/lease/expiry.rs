@@ -93,7 +93,8 @@ struct Deadline {
     /// The remaining time that was last to be written down, in seconds, until it is.
     writing_s: Option<i64>,
     /// Checkpoints of 0 that have not taken effect. Nothing else is written down meanwhile: it would
-    /// undo what a renewal is answered by. None is lost while this member leads.
+    /// undo what a renewal is answered by. One that raft does not take is proposed again, so all of them
+    /// take effect while this member leads.
     clearing: u32,
 }
 
@@ -217,12 +218,17 @@ impl Expiry {
     pub fn cleared(&mut self, id: i64) -> Cleared {
         let Some(deadline) = self.deadlines.get_mut(&id) else { return Cleared::Nothing };
         deadline.is_recorded = false;
+        let is_own = deadline.clearing > 0;
         deadline.clearing = deadline.clearing.saturating_sub(1);
         if deadline.is_revoking {
             return Cleared::Nothing;
         }
         if deadline.clearing > 0 {
             return Cleared::Part;
+        }
+        if is_own {
+            // What was to be written down before it was, or was lost; nothing was since.
+            deadline.writing_s = None;
         }
         self.refresh(id);
         Cleared::All

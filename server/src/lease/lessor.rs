@@ -38,7 +38,7 @@ impl Lease {
 
 /// One grant of a lease. The ID may be granted anew after its end, and what was decided about the old
 /// lease must not concern the new one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Grant {
     /// The ID of the lease.
     pub id: i64,

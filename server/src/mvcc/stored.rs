@@ -109,6 +109,13 @@ pub(crate) fn decode(stored: &Bytes) -> Option<KeyValue> {
     Some(kv)
 }
 
+/// Whether a stored row is the put that made its key.
+pub(crate) fn is_create(stored: &Bytes) -> bool {
+    decode(stored).is_some_and(|KeyValue { numbers, .. }| {
+        numbers.create_revision != 0 && numbers.create_revision == numbers.mod_revision
+    })
+}
+
 fn bytes_len(bytes: &[u8]) -> usize {
     if bytes.is_empty() {
         return 0;

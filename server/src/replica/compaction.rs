@@ -49,8 +49,14 @@ impl AutoCompactor {
         }
     }
 
-    /// The revision to compact now, if it is time.
-    pub(super) fn tick(&mut self, now_tick: u64, current_revision: i64) -> Option<i64> {
+    /// The revision to compact now, if it is time and this member leads. One that does not looks at the
+    /// revision all the same, as in etcd: should it lead tomorrow, it knows what was there today.
+    pub(super) fn tick(
+        &mut self,
+        now_tick: u64,
+        current_revision: i64,
+        leads: bool,
+    ) -> Option<i64> {
         if now_tick < self.next_tick {
             return None;
         }
@@ -69,7 +75,7 @@ impl AutoCompactor {
                 self.sample(now_tick, (interval, retention_ticks), current_revision)?
             }
         };
-        if revision <= 0 || revision == self.last_revision {
+        if !leads || revision <= 0 || revision == self.last_revision {
             return None;
         }
         self.last_revision = revision;
@@ -139,13 +145,29 @@ mod tests {
 
     /// Runs a compactor over `ticks`, with one new revision per tick.
     fn run(mode: AutoCompaction, ticks: u64) -> Vec<(u64, i64)> {
+        run_leading_from(0, mode, ticks)
+    }
+
+    fn run_leading_from(first: u64, mode: AutoCompaction, ticks: u64) -> Vec<(u64, i64)> {
         let mut compactor = AutoCompactor::new(mode);
         (0..=ticks)
             .filter_map(|tick| {
                 let current = i64::try_from(tick).unwrap() + 1;
-                compactor.tick(tick, current).map(|revision| (tick, revision))
+                compactor.tick(tick, current, tick >= first).map(|revision| (tick, revision))
             })
             .collect()
+    }
+
+    #[test]
+    fn who_begins_to_lead_compacts_what_it_saw_a_retention_ago() {
+        let mode = AutoCompaction::Periodic { retention_ticks: 100, hour_ticks: 36_000 };
+        let compactions = run_leading_from(250, mode, 260);
+        let [(tick, revision)] = compactions[..] else { panic!("{compactions:?}") };
+        let age = i64::try_from(tick).unwrap() + 1 - revision;
+        assert_eq!(tick, 250);
+        assert!((100..=120).contains(&age), "compacted {age} ticks back");
+        let mode = AutoCompaction::Revision { retention: 50, interval_ticks: 30 };
+        assert_eq!(run_leading_from(61, mode, 100), [(90, 41)]);
     }
 
     #[test]

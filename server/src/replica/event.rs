@@ -131,7 +131,8 @@ pub enum Effect {
         /// The rule that chose it.
         mode: AutoCompaction,
     },
-    /// Entries up to this index are no longer needed from the log.
+    /// Entries up to this index are flushed, so this member no longer needs them from the log. That holds
+    /// for a lone one: none is kept for a follower that lags, which is what a cluster has to change.
     ReleaseLog {
         /// The last such entry.
         upto: u64,

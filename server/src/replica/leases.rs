@@ -9,14 +9,18 @@
 //! Renew 2        its time is over                 waits for the revocation, then Renewed(0)
 //! Renew 3        what is left is written down     checkpoint of 0 for all such; when applied, Renewed(ttl)
 //! ```
+//!
+//! Raft may refuse what is proposed, because too much waits for its quorum or leadership is being handed
+//! over. Then it entered no log: a revocation is due again after a while, a checkpoint with the next period,
+//! and what renewals wait for is proposed again at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
 use super::event::{Effect, Reply, RequestError, RequestId, TimeToLive};
 use super::proposals::Proposals;
-use crate::lease::{Changed, Cleared, Expiry, LeaseCounts, Lessor, Renewal, Timing};
+use crate::lease::{Changed, Cleared, Expiry, Grant, LeaseCounts, Lessor, Renewal, Timing};
 use crate::mutants::{self, Mutant};
 use crate::state_machine::own;
 
@@ -57,8 +61,10 @@ pub(super) struct Leases {
     revoking: Waits,
     /// Renewals that need a checkpoint of 0 before their answer.
     clearing: Waits,
-    /// Of those, the leases for which none is under way yet.
-    to_clear: Vec<i64>,
+    /// Of those, the leases for which none is under way yet, as they were granted.
+    to_clear: BTreeSet<Grant>,
+    /// Taken from there, until it is known whether raft took their checkpoints.
+    in_batch: Vec<Grant>,
     renewed: u64,
     expired: u64,
 }
@@ -80,7 +86,8 @@ impl Leases {
             term: None,
             revoking: Waits::default(),
             clearing: Waits::default(),
-            to_clear: Vec::new(),
+            to_clear: BTreeSet::new(),
+            in_batch: Vec::new(),
             renewed: 0,
             expired: 0,
         }
@@ -115,9 +122,11 @@ impl Leases {
                 self.revoking.add(lease, (id, deadline_tick));
             }
             Renewal::Checkpointed => {
-                if self.clearing.add(lease, (id, deadline_tick)) {
+                if self.clearing.add(lease, (id, deadline_tick))
+                    && let Some(record) = lessor.get(lease)
+                    && self.to_clear.insert(record.grant())
+                {
                     self.expiry.clearing(lease);
-                    self.to_clear.push(lease);
                 }
             }
         }
@@ -208,10 +217,9 @@ impl Leases {
         }
         // A client may end and grant anew what is decided upon here, in the same batch even.
         let grant = |lease: i64| lessor.get(lease).map(|lease| lease.grant());
-        let to_clear = std::mem::take(&mut self.to_clear);
-        for leases in to_clear.chunks(CHECKPOINT_LEASES_MAX) {
-            let left = leases.iter().filter_map(|&lease| Some((grant(lease)?, 0)));
-            proposals.add_internal(own::checkpoint(left));
+        self.in_batch = std::mem::take(&mut self.to_clear).into_iter().collect();
+        for grants in self.in_batch.chunks(CHECKPOINT_LEASES_MAX) {
+            proposals.add_internal(own::checkpoint(grants.iter().map(|&grant| (grant, 0))));
         }
         for grant in self.expiry.take_expired().into_iter().filter_map(grant) {
             if !mutants::on(Mutant::ExpiryForgotten) {
@@ -225,6 +233,14 @@ impl Leases {
                     left.into_iter().filter_map(|(lease, left_s)| Some((grant(lease)?, left_s)));
                 proposals.add_internal(own::checkpoint(left));
             }
+        }
+    }
+
+    /// Whether raft took what [`Leases::propose`] decided. Else whoever waits for it would wait in vain.
+    pub(super) fn proposed(&mut self, is_taken: bool) {
+        let in_batch = std::mem::take(&mut self.in_batch);
+        if !is_taken {
+            self.to_clear.extend(in_batch);
         }
     }
 

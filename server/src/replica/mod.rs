@@ -301,14 +301,17 @@ impl Replica {
         self.publish_self();
         let term = self.leads_in();
         self.leases.propose(term, self.machine.lessor(), &mut self.pending.proposals);
-        self.pending.proposals.send(&mut self.consensus, effects);
+        let is_taken = self.pending.proposals.send(&mut self.consensus, effects);
+        self.leases.proposed(is_taken);
         self.pending.reads.send(self.now_tick, &mut self.consensus);
         self.take_ready(effects);
         self.apply(effects)?;
         if self.space.is_awaited() && self.space.is_out(&self.machine) {
             self.space.raised(effects);
         }
-        // What is applied is on disk; a follower that lags more than memory goes back reads it there.
+        // A lone member reads nothing again that it has applied. In a cluster a follower may lag more than
+        // memory goes back, and nothing serves it from the disk, which has no more than [`Effect::ReleaseLog`]
+        // leaves there.
         self.consensus.trim(self.applied_index());
         self.leases.applied(self.machine.lessor_mut(), effects);
         self.leases.follow(self.leads_in(), self.machine.lessor_mut(), effects);
@@ -412,7 +415,7 @@ impl Replica {
         self.machine.members().cloned().collect()
     }
 
-    /// The raised alarms, by member and kind.
+    /// The raised alarms, by kind and member.
     pub fn alarms(&self) -> Vec<Alarm> {
         self.machine.alarms().copied().collect()
     }
@@ -438,10 +441,9 @@ impl Replica {
         {
             self.pending.proposals.add_internal(disarm);
         }
-        if self.consensus.is_leader()
-            && let Some(revision) =
-                self.auto_compactor.tick(self.now_tick, self.view.current_revision())
-        {
+        let leads = self.consensus.is_leader();
+        let current_revision = self.view.current_revision();
+        if let Some(revision) = self.auto_compactor.tick(self.now_tick, current_revision, leads) {
             self.pending.proposals.add_internal(own::compact(revision));
             let mode = self.config.auto_compaction;
             effects.push(Effect::AutoCompact { revision, mode });
@@ -590,13 +592,14 @@ impl Replica {
         self.release_log(effects);
     }
 
-    /// What is flushed is not needed from the log.
+    /// What is flushed this member does not need from the log.
     fn release_log(&self, effects: &mut Vec<Effect>) {
         let (upto, disk_is_low) = (self.flushing.flushed_index(), self.space.disk_is_low);
         effects.push(Effect::ReleaseLog { upto, disk_is_low });
     }
 
-    /// Proposes what the cluster should know of this member and does not yet.
+    /// Proposes what the cluster should know of this member and does not yet. Only as the leader, which a
+    /// lone member becomes: in a cluster each member has to do it, by way of its leader.
     fn publish_self(&mut self) {
         if !self.consensus.is_leader() || self.now_tick < self.leadership.publish_tick {
             return;

@@ -62,22 +62,21 @@ impl Proposals {
         self.pending.len()
     }
 
-    /// Proposes everything collected, as one message to raft.
+    /// Proposes everything collected, as one message to raft; whether raft took it.
     ///
-    /// A batch that raft drops was never in its log: its requests are answered at once.
-    pub(super) fn send(&mut self, consensus: &mut Consensus, effects: &mut Vec<Effect>) {
-        if self.batch.is_empty() {
-            return;
-        }
+    /// A batch that raft drops was never in its log: its requests are answered at once, and who had
+    /// commands of our own in it has to decide again.
+    pub(super) fn send(&mut self, consensus: &mut Consensus, effects: &mut Vec<Effect>) -> bool {
         let (ids, commands): (Vec<_>, Vec<_>) = std::mem::take(&mut self.batch).into_iter().unzip();
         let error = match consensus.propose(commands) {
-            Ok(()) => return,
+            Ok(()) => return true,
             Err(error) => refusal(&error),
         };
         for id in ids.into_iter().flatten().filter(|id| self.pending.remove(id).is_some()) {
             self.failed += 1;
             effects.push(Effect::Reply { id, reply: Reply::Failed(error) });
         }
+        false
     }
 
     /// Whether this member has to answer `id`; from then on nobody does.

@@ -47,7 +47,7 @@ impl Space {
 
     /// Whether this member's alarm is up.
     pub(super) fn is_out(&self, machine: &StateMachine) -> bool {
-        machine.alarms().any(|raised| *raised == self.alarm)
+        machine.has_alarm(self.alarm)
     }
 
     /// The command that raises the alarm, unless it is up or under way; `again_ticks` later it may be

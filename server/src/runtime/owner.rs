@@ -25,7 +25,7 @@ use crate::mutants::{self, Mutant};
 use crate::replica::{
     AutoCompaction, Effect, Event, Published, RaftState, Replica, Reply, RequestId,
 };
-use crate::state_machine::FlushBatch;
+use crate::state_machine::{Alarm, FlushBatch};
 use crate::storage::data_dir::DataDir;
 
 /// What goes on beside the owner.
@@ -333,7 +333,7 @@ impl<B: Beside> Owner<B> {
     fn publish_records(&self) {
         let alarms = self.replica.alarms();
         let known = self.handle.alarms();
-        for alarm in alarms.iter().filter(|alarm| !known.contains(alarm)) {
+        for alarm in those_not_in(&known, &alarms) {
             let member_id = format_args!("{:x}", alarm.member_id);
             let status = self.handle.status();
             let size_bytes = status.space.db_size_in_use_bytes.load(Ordering::Relaxed);
@@ -350,7 +350,7 @@ impl<B: Beside> Owner<B> {
                 "an alarm was raised"
             );
         }
-        for alarm in known.iter().filter(|alarm| !alarms.contains(alarm)) {
+        for alarm in those_not_in(&alarms, &known) {
             let member_id = format_args!("{:x}", alarm.member_id);
             tracing::info!(member_id, kind = ?alarm.kind, "an alarm was taken back");
         }
@@ -378,6 +378,11 @@ impl<B: Beside> Owner<B> {
     }
 }
 
+/// The alarms that are not among `known`; both are ascending, and as many as clients raised.
+fn those_not_in<'a>(known: &'a [Alarm], alarms: &'a [Alarm]) -> impl Iterator<Item = &'a Alarm> {
+    alarms.iter().filter(|alarm| known.binary_search(alarm).is_err())
+}
+
 /// Says what nobody asked for; in revision mode with the number of revisions to keep.
 fn log_auto_compaction(revision: i64, mode: AutoCompaction) {
     match mode {
@@ -394,6 +399,20 @@ fn log_auto_compaction(revision: i64, mode: AutoCompaction) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state_machine::AlarmKind;
+
+    #[test]
+    fn alarms_are_compared_in_little_time_however_many_clients_raised() {
+        let kinds = [AlarmKind::NoSpace, AlarmKind::Corrupt];
+        let of_kind = |kind| (0..100_000).map(move |member_id| Alarm { kind, member_id });
+        let before: Vec<_> = kinds.into_iter().flat_map(of_kind).collect();
+        let mut after = before.clone();
+        let taken_back = after.remove(150_000);
+        let raised = Alarm { kind: AlarmKind::Corrupt, member_id: u64::MAX };
+        after.push(raised);
+        assert_eq!(those_not_in(&before, &after).collect::<Vec<_>>(), [&raised]);
+        assert_eq!(those_not_in(&after, &before).collect::<Vec<_>>(), [&taken_back]);
+    }
 
     #[test]
     fn what_ticks_leave_of_a_millisecond_adds_up_and_a_pause_is_bounded() {

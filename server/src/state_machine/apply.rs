@@ -93,14 +93,20 @@ impl StateMachine {
         self.members.values()
     }
 
-    /// The raised alarms, by member and kind.
+    /// The raised alarms, by kind and member.
     pub fn alarms(&self) -> impl Iterator<Item = &Alarm> {
         self.alarms.iter()
     }
 
     /// Whether an alarm of this kind is raised for any member.
     pub fn is_raised(&self, kind: AlarmKind) -> bool {
-        self.alarms.iter().any(|alarm| alarm.kind == kind)
+        let of_member = |member_id| Alarm { kind, member_id };
+        self.alarms.range(of_member(u64::MIN)..=of_member(u64::MAX)).next().is_some()
+    }
+
+    /// Whether this alarm is raised.
+    pub fn has_alarm(&self, alarm: Alarm) -> bool {
+        self.alarms.contains(&alarm)
     }
 
     /// The API version that all members speak, once one was agreed on.
@@ -353,6 +359,26 @@ mod tests {
             value: Some(Bytes::new())
         }));
         assert!(!machine.is_dirty());
+    }
+
+    #[test]
+    fn a_kind_of_alarm_is_raised_until_the_last_of_it_is_taken_back_for_whichever_member() {
+        let mut machine = StateMachine::default();
+        let kinds = [AlarmKind::NoSpace, AlarmKind::Corrupt];
+        let raised = |machine: &StateMachine| kinds.map(|kind| machine.is_raised(kind));
+        assert_eq!(raised(&machine), [false, false]);
+        for (kind, expected) in kinds.into_iter().zip([[true, false], [false, true]]) {
+            let members = [0, 5, u64::MAX];
+            let alarms = members.map(|member_id| Alarm { kind, member_id });
+            alarms.iter().for_each(|alarm| drop(machine.alarm(AlarmAction::Activate(*alarm))));
+            for alarm in alarms {
+                assert_eq!(raised(&machine), expected);
+                assert!(machine.has_alarm(alarm));
+                machine.alarm(AlarmAction::Deactivate(alarm));
+                assert!(!machine.has_alarm(alarm));
+            }
+            assert_eq!(raised(&machine), [false, false]);
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub struct Inventory {
     pub members: Vec<Member>,
     /// IDs of members that were removed, ascending.
     pub removed: Vec<u64>,
-    /// The raised alarms, by member and kind.
+    /// The raised alarms, by kind and member.
     pub alarms: Vec<Alarm>,
     /// The leases, in any order: there may be a million, and this is made between two entries.
     pub leases: Vec<Lease>,

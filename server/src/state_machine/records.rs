@@ -21,13 +21,14 @@ pub struct Member {
     pub is_learner: bool,
 }
 
-/// A raised alarm.
+/// A raised alarm. Those of a kind are next to each other: whether there is one is asked with every write,
+/// and a client may raise any number of them, for members that are not there too, as in etcd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Alarm {
-    /// The member that it concerns.
-    pub member_id: u64,
     /// What is wrong.
     pub kind: AlarmKind,
+    /// The member that it concerns.
+    pub member_id: u64,
 }
 
 /// Kinds of alarms, with the numbers of the API.

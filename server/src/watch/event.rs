@@ -35,7 +35,7 @@ pub(super) struct Event {
 pub(super) enum Previous {
     /// Nobody asked when the event came in.
     NotRead,
-    /// There was none, or it is compacted.
+    /// There was none, or it is compacted, or the put made the key.
     None,
     /// `mvccpb.KeyValue` as it is sent.
     Kv(Bytes),
@@ -106,6 +106,12 @@ impl Event {
             _ => None,
         }
     }
+}
+
+/// Whether a row may have a previous version: one that made its key has none, as in etcd, whatever the
+/// same revision deleted before it.
+pub(super) fn has_previous(row: &Row) -> bool {
+    !stored::is_create(&row.stored)
 }
 
 /// The key of a row, sharing its bytes; `None` if it is not a row.

@@ -206,13 +206,15 @@ impl Inner {
         }
     }
 
-    /// Whether anybody wants the previous version of what happened to `key`.
-    pub(super) fn wants_prev(&self, key: &[u8]) -> bool {
-        let mut wanted = false;
+    /// How many groups it concerns what happened to `key`, and whether anybody wants the previous version.
+    pub(super) fn concern(&self, key: &[u8]) -> (usize, bool) {
+        let (mut count, mut wants_prev) = (0, false);
         self.interests.concerned(key, &mut |group| {
-            wanted |= self.groups.get(&group).is_some_and(|group| group.with_prev > 0);
+            count += 1;
+            wants_prev |= self.with_prev > 0
+                && self.groups.get(&group).is_some_and(|group| group.with_prev > 0);
         });
-        wanted
+        (count, wants_prev)
     }
 
     /// Takes the next row, of which `event` is made.
@@ -334,11 +336,14 @@ impl Inner {
     }
 
     /// Tells the watchers that asked for it, and were sent nothing since the last look, how far they
-    /// have come.
+    /// have come. While too much waits to be sent nobody is told, as in etcd.
     pub(super) fn tell_progress(&mut self, id: StreamId) {
         let revision = self.revision;
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let Stream { watchers, controls, behind, ready, .. } = stream;
+        if controls.len() >= CONTROLS_MAX {
+            return;
+        }
         for (&watch_id, watcher) in watchers.iter_mut().filter(|(_, w)| w.progress_notify) {
             let was_fresh = std::mem::replace(&mut watcher.is_fresh, false);
             let is_synced = !behind.contains(&watch_id) && ready.get(watcher.group).is_none()

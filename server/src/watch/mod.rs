@@ -51,7 +51,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::mutants;
 use crate::mvcc::{Revision, Row, Rows, RowsError, ScanBounds};
 use crate::view::{Recent, STEP_KEYS_MAX, View};
-use event::{Event, Previous, key_of};
+use event::{Event, Previous, has_previous, key_of};
 use hub::Inner;
 
 pub use deliver::{PORTION_BYTES, Pulled};
@@ -65,6 +65,10 @@ pub const LOG_BYTES_MAX: usize = 4 << 20;
 
 /// The bytes of rows, and of previous versions, at which one look ends; one revision may be more.
 const STRETCH_BYTES_MAX: usize = if cfg!(test) { 400 } else { 4 << 20 };
+
+/// How many groups the rows of one step may concern together, beside one row that concerns more: some
+/// milliseconds of work under the lock, for whoever serves sockets waits for it.
+const STEP_CONCERNS_MAX: usize = if cfg!(test) { 20 } else { 100_000 };
 
 /// Previous versions that are read at once: each may be as large as a request.
 const PREVIOUS_PER_READ: usize = if cfg!(test) { 3 } else { 32 };
@@ -236,8 +240,10 @@ impl Hub {
     fn read_news(&self, view: &Arc<View>, rows: &dyn Rows) -> Result<News, RowsError> {
         let from = self.lock().next;
         let mut new = Vec::new();
-        let recent = view.recent_rows(from, step_bounds(STRETCH_BYTES_MAX), &mut new);
+        let mut recent = view.recent_rows(from, step_bounds(STRETCH_BYTES_MAX), &mut new);
+        let found = new.len();
         let events = self.prepare(new, view, rows)?;
+        recent.has_more |= events.len() < found;
         Ok(News { from, recent, events })
     }
 
@@ -271,8 +277,9 @@ impl Hub {
         recent.has_more
     }
 
-    /// New rows with their keys, and with their previous versions where anybody wants those. Of large
-    /// ones only the first are read: whoever wants the others is behind, and reads them in stretches.
+    /// The first of these rows, as many as one step takes, with their keys, and with their previous versions
+    /// where anybody wants those. Of large ones only the first are read: whoever wants the others is behind,
+    /// and reads them in stretches.
     fn prepare(
         &self,
         new: Vec<Row>,
@@ -281,22 +288,29 @@ impl Hub {
     ) -> Result<Vec<(bytes::Bytes, Row, Previous)>, RowsError> {
         let mut keyed = Vec::with_capacity(new.len());
         let mut wants_prev = Vec::new();
+        let mut concerns = 0;
         let inner = self.lock();
         for row in new {
+            if concerns >= STEP_CONCERNS_MAX {
+                break;
+            }
             let at = row.key.revision();
             let key = key_of(&row).ok_or(RowsError::Damaged(at))?;
-            let wanted = inner.with_prev > 0 && inner.wants_prev(&key);
-            if wanted {
+            let unread = if has_previous(&row) { Previous::NotRead } else { Previous::None };
+            let (groups, wants_prev_of_key) = inner.concern(&key);
+            concerns += groups;
+            let is_wanted = unread == Previous::NotRead && wants_prev_of_key;
+            if is_wanted {
                 wants_prev.push((key.clone(), at.main));
             }
-            keyed.push((key, row, wanted));
+            keyed.push((key, row, unread, is_wanted));
         }
         drop(inner);
         let mut found = previous(&wants_prev, STRETCH_BYTES_MAX, view, rows)?.into_iter();
-        let with_previous = |(key, row, wanted): (bytes::Bytes, Row, bool)| {
-            let previous = match wanted.then(|| found.next()).flatten() {
+        let with_previous = |(key, row, unread, is_wanted): (bytes::Bytes, Row, Previous, bool)| {
+            let previous = match is_wanted.then(|| found.next()).flatten() {
                 Some(found) => found.map_or(Previous::None, Previous::Kv),
-                None => Previous::NotRead,
+                None => unread,
             };
             (key, row, previous)
         };

@@ -13,7 +13,7 @@
 
 use bytes::Bytes;
 
-use super::event::{Event, Previous, key_of};
+use super::event::{Event, Previous, has_previous, key_of};
 use super::hub::Inner;
 use super::stream::StreamId;
 use super::stretch::{GroupEvents, Stretch};
@@ -176,7 +176,8 @@ impl Inner {
                     numbers += 1;
                 }
             });
-            let Some(prev) = wanted else { continue };
+            let Some(wants_prev) = wanted else { continue };
+            let prev = wants_prev && has_previous(&row);
             if prev {
                 matched.wants_prev.push((key, main));
             }

@@ -23,7 +23,8 @@ impl StreamId {
     }
 }
 
-/// The most responses without events that wait on a stream; more requests are not taken then.
+/// The most responses without events that wait on a stream. Then no more requests are taken, and nobody is
+/// told of progress that a client does not hear of.
 pub(super) const CONTROLS_MAX: usize = 1024;
 
 /// The most watchers of a stream that a compaction ended and whose names stay taken.
@@ -74,6 +75,7 @@ pub(super) struct Stream {
     /// client cancels them as well.
     pub(super) ended: BTreeSet<i64>,
     pub(super) next_id: i64,
+    /// As many as [`CONTROLS_MAX`], and then one for each watcher: of its progress, or of its end.
     pub(super) controls: VecDeque<Control>,
     /// How many watchers it has had.
     pub(super) added: u64,

@@ -4,6 +4,7 @@ use super::*;
 use crate::lease::Grant;
 use crate::replica::LEASES_MAX;
 use crate::replica::event::TimeToLive;
+use crate::state_machine::{ConfChange, ConfChangeKind};
 
 const LEASE_ID: i64 = 7;
 /// By the first request of [`with_lease`].
@@ -133,6 +134,47 @@ fn what_is_left_is_written_down_and_a_renewal_waits_until_that_is_taken_back() {
     lone.run([TICK]);
     assert_eq!(left(&mut lone).unwrap().remaining_ms, 1_000_000);
     assert_eq!(renewed(&lone.run([renew(6)])), [(6, 1000)]);
+}
+
+/// A change of the configuration that is not committed, and more than raft lets wait beside it: it takes
+/// nothing of the batch in which that is.
+fn crowd(id: u64) -> [Event; 2] {
+    let member = Member { id: MEMBER_ID, ..Member::default() };
+    let change = ConfChange { id, kind: ConfChangeKind::Update, member }.encode();
+    [Event::ProposeConfChange { id: RequestId(id), change }, put_of(id + 1, 64 << 20)]
+}
+
+fn is_crowded_out(replies: &[(RequestId, Reply)]) -> bool {
+    matches!(replies, [(_, Reply::Failed(RequestError::TooManyRequests))])
+}
+
+#[test]
+fn a_renewal_is_answered_although_raft_did_not_take_its_checkpoint_at_first() {
+    let mut lone = with_lease(1000);
+    lone.run([pass(300_000)]);
+    lone.sync();
+    lone.commands.clear();
+    let replies = lone.run(crowd(4).into_iter().chain([renew(6)]));
+    assert!(is_crowded_out(&replies), "{replies:?}");
+    assert_eq!(lone.commands.len(), 1, "the change");
+    let replies: Vec<_> = (0..3).flat_map(|_| lone.sync()).collect();
+    assert_eq!(lone.commands[1..], [own::checkpoint([(GRANTED, 0)].into_iter())]);
+    let [(RequestId(4), change), renewal] = &replies[..] else { panic!("{replies:?}") };
+    assert!(is_done(change));
+    assert_eq!(renewed(std::slice::from_ref(renewal)), [(6, 1000)]);
+    assert_eq!(renewed(&lone.run([renew(7)])), [(7, 1000)], "nothing is under way any more");
+}
+
+#[test]
+fn what_raft_did_not_take_of_what_is_left_is_forgotten_with_the_next_checkpoint_of_0() {
+    let mut lone = with_lease(1000);
+    let replies = lone.run(crowd(4).into_iter().chain([pass(300_000)]));
+    assert!(is_crowded_out(&replies), "{replies:?}");
+    assert_eq!(lone.commands.len(), 1, "the change");
+    lone.sync();
+    assert!(lone.run([renew(6)]).is_empty(), "nobody knows that it was lost");
+    assert_eq!(renewed(&lone.sync()), [(6, 1000)]);
+    assert_eq!(renewed(&lone.run([renew(7)])), [(7, 1000)]);
 }
 
 /// One that follows a checkpoint of 0 in the log, whoever proposed it.

@@ -1,8 +1,11 @@
 //! What watches keep in memory, and how much is looked at for them.
 
+use super::super::STEP_CONCERNS_MAX;
 use super::super::deliver::PORTION_BYTES;
+use super::super::stream::CONTROLS_MAX;
 use super::super::stretch::{STRETCHES_BYTES_MAX, Stretch};
 use super::*;
+use crate::mvcc::Revision;
 
 const LOG_BYTES_MAX: usize = 64 << 10;
 
@@ -65,6 +68,45 @@ fn the_trail_of_a_quiet_group_keeps_nothing_that_left_the_log() {
     assert!(quiet.trail.newest().is_none());
     drop(inner);
     world.finish();
+}
+
+#[test]
+fn a_step_ends_once_its_rows_concern_many_groups_also_within_a_revision() {
+    let mut world = World::with_a_log();
+    for n in 0..STEP_CONCERNS_MAX / 2 {
+        world.watch_range("k", RangeEnd::Before(format!("k9{n:03}").into()));
+    }
+    (0..3).for_each(|_| world.write(&[(0, false)]));
+    world.write(&[(0, false), (1, false), (2, false)]);
+    let mut steps = Vec::new();
+    loop {
+        let has_more = world.hub.advance(&world.view, &world.store).unwrap();
+        let inner = world.hub.lock();
+        steps.push((inner.revision, inner.next));
+        if !has_more {
+            break;
+        }
+    }
+    let at = |main, sub| Revision::new(main, sub).next();
+    assert_eq!(steps, [(2, at(3, 0)), (4, at(5, 0)), (5, Revision::new(6, 0))]);
+    world.finish();
+}
+
+#[test]
+fn a_client_that_never_reads_is_owed_a_bounded_number_of_progress_notices() {
+    const WATCHERS: usize = 50;
+    let mut world = World::with_a_log();
+    (0..WATCHERS).for_each(|_| world.watch_from(0, 0));
+    let waiting = |world: &World| world.hub.lock().streams[&world.clients[0].stream].controls.len();
+    (0..100).for_each(|_| world.step(Step::TellProgress(0)));
+    assert!((CONTROLS_MAX..CONTROLS_MAX + WATCHERS).contains(&waiting(&world)));
+    let read = |world: &mut World| {
+        let portions = std::iter::from_fn(|| Some(pull_once(world, 0)).filter(|p| !p.is_empty()));
+        portions.flatten().filter(|response| !response.created).count()
+    };
+    assert!(read(&mut world) + WATCHERS >= CONTROLS_MAX);
+    world.step(Step::TellProgress(0));
+    assert_eq!(read(&mut world), WATCHERS, "whoever reads again is told again");
 }
 
 /// Pulls the first client once, and runs a scan to its end; the responses.

@@ -184,6 +184,31 @@ fn a_quiet_watcher_is_not_taken_for_one_far_behind_when_the_driver_is_late() {
 }
 
 #[test]
+fn a_put_that_made_its_key_is_sent_without_what_its_revision_deleted() {
+    let mut world = World::with_a_stream();
+    world.write(&[(1, false)]);
+    let with_prev = Filter { prev_kv: true, ..Filter::default() };
+    world.create(0, (range(ALL), 0), with_prev, false);
+    let keys = KeyRange { start: key(0), end: RangeEnd::Unbounded };
+    let put = Put { key: key(1), value: Some("v".into()), lease: Some(0), prev_kv: false };
+    let success = vec![Op::DeleteRange(DeleteRange { keys, prev_kv: false }), Op::Put(put)];
+    let txn = Txn { compares: Vec::new(), success, failure: Vec::new() };
+    world.view.write().txn(&txn, &|_| true, &world.store).unwrap().unwrap();
+    world.current += 1;
+    // One is sent what happens, the other reads what happened.
+    world.advance();
+    world.create(0, (range(ALL), 3), with_prev, false);
+    world.rest();
+    for watch_id in [100, 101] {
+        let [(_, deletion), (_, put)] = world.seen(watch_id).events.as_slice() else {
+            panic!("a deletion and a put: {:?}", world.seen(watch_id));
+        };
+        assert_eq!((deletion.r#type, deletion.prev_kv.is_some()), (1, true));
+        assert_eq!((put.r#type, &put.prev_kv), (0, &None));
+    }
+}
+
+#[test]
 fn the_header_of_history_says_no_revision_whose_events_are_still_to_come() {
     let mut world = World::with_a_stream();
     for _ in 0..12 {
