@@ -2,7 +2,8 @@
 //!
 //! Everything about a stream is done when its body is polled, that is when the client can take more: it
 //! takes requests, reads history for watchers that are behind, and fills one buffer with whatever is to
-//! be sent. A client that does not read is not served, and keeps nothing but its cursors.
+//! be sent. A client that does not read is not served: it keeps its cursors, and of the events that wait
+//! for it what was already on its way, a portion or two.
 
 use std::future::Future as _;
 use std::pin::Pin;

@@ -65,7 +65,6 @@ impl Worker {
                 // Who is dropped hears that the server stops.
                 if self.flusher.request_rewrite() {
                     self.rewrite_waiters.push(done);
-                    self.metrics.disk.defrag_inflight.set(1);
                 }
             }
             Work::Stop => self.flusher.begin_stop(),
@@ -86,6 +85,7 @@ impl Worker {
     pub fn step(&mut self) -> Result<Step, FlusherError> {
         let step = self.flusher.step()?;
         self.report(&step);
+        self.metrics.disk.defrag_inflight.set(self.flusher.is_rewriting().into());
         Ok(step)
     }
 
@@ -149,7 +149,6 @@ impl Worker {
     }
 
     fn rewrite_done(&mut self, result: &Result<(), String>) {
-        self.metrics.disk.defrag_inflight.set(0);
         for waiter in self.rewrite_waiters.drain(..) {
             let _ = waiter.send(result.clone());
         }

@@ -316,7 +316,7 @@ pub fn start(
     let owner = std::thread::Builder::new()
         .name("owner".into())
         .spawn(move || {
-            // Writing the reserve takes as long as the disk needs for 80 MiB: beside, not before. It keeps
+            // Writing the reserve takes as long as the disk needs for 96 MiB: beside, not before. It keeps
             // the data dir locked until it is done.
             let (running, ended) = mpsc::channel();
             let reserving = Ending::spawn("reserve", move || {

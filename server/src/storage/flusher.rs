@@ -235,6 +235,11 @@ impl Flusher {
         }
     }
 
+    /// Whether unused space is being given back, or is about to.
+    pub fn is_rewriting(&self) -> bool {
+        self.rewrite.is_wanted || self.rewrite.under_way.is_some()
+    }
+
     /// What is under way, a flush before a checkpoint before a rewrite; `None` between two works.
     pub fn activity(&self) -> Option<Activity> {
         if self.is_flushing {

@@ -3,7 +3,7 @@
 //! A watcher is a *cursor* on the revisions: the next one that it wants. The [`Hub`] learns of new rows
 //! from the key space's recent window ([`Hub::advance`]), finds whom they concern, and wakes their
 //! streams; a stream *pulls* ([`Hub::pull`]) when its client can take more. So a client that never
-//! reads costs its cursors and nothing else, and the owner of the key space never waits for anyone.
+//! reads costs its cursors here, and the owner of the key space never waits for anyone.
 //!
 //! ```text
 //! rows      5 put a    6 put x    7 del a               hub.revision = 7

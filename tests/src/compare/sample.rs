@@ -18,8 +18,9 @@ pub const KEY_BYTES: usize = 64;
 pub const VALUE_BYTES: usize = 256;
 
 const POLL: Duration = Duration::from_millis(250);
-/// Longer than a server may keep written data back before it flushes it.
-const QUIET: Duration = Duration::from_secs(5);
+/// Longer than a server keeps written data back before it flushes it: five seconds here, and ticks that
+/// come late.
+const QUIET: Duration = Duration::from_secs(7);
 const SETTLE_MAX: Duration = Duration::from_secs(20);
 
 /// How much is done: the whole, or little to try it.
