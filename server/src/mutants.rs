@@ -50,6 +50,10 @@ pub enum Mutant {
     ExpiryForgotten,
     /// A disk without room for a checkpoint ends the process.
     CheckpointNeedsRoom,
+    /// A checkpoint gets its name, and its content is not synced.
+    CheckpointNotSynced,
+    /// A slice of a checkpoint takes the beginning of its first key from the slice before.
+    SliceNeedsTheOneBefore,
     /// A disk that refuses a copy of the state store ends the process.
     RewriteNeedsDisk,
 }

@@ -8,10 +8,12 @@ use quorate_proto::etcdserverpb::{
 };
 
 use quorate_server::mvcc::Sizes;
+use quorate_server::runtime::Report;
 use quorate_server::storage::data_dir::exit;
 
 use super::*;
 use crate::model::{Model, Refusal, Reply, Request};
+use crate::sim::fs::{DiskFault, Fired, OpKind, Operation};
 use crate::sim::history::{Fate, StoredRow, StoredState};
 use crate::sim::leases::{Promises, SeenLease, SeenLeases};
 use crate::sim::rng::Rng;
@@ -256,12 +258,6 @@ fn a_member_that_ends_for_no_reason_or_lies_about_its_size_is_found() {
     for (bytes, is_right) in [(9, false), (10, true), (20, true), (21, false)] {
         assert_eq!(SizesAreThoseOfTheRows::says(sizes, bytes, true).is_ok(), is_right, "{bytes}");
     }
-    for (is_there, reads_all, holds) in
-        [(true, true, false), (true, false, true), (false, true, true)]
-    {
-        let read = AStartUsesTheCheckpoint::read(is_there, reads_all, "it says".to_owned());
-        assert_eq!(read.is_ok(), holds);
-    }
     for (quota, in_use, holds) in
         [(None, u64::MAX, true), (Some(100), 20_100, true), (Some(100), 20_101, false)]
     {
@@ -270,6 +266,34 @@ fn a_member_that_ends_for_no_reason_or_lies_about_its_size_is_found() {
     let status = tonic::Status::internal("a text of our own");
     assert!(ErrorsAreThoseOfTheApi::read::<()>(&status, None).is_err());
     assert_eq!(ErrorsAreThoseOfTheApi::read(&status, Some(7)), Ok(7));
+}
+
+#[test]
+fn a_start_that_passes_over_a_checkpoint_for_no_fault_of_the_disk_is_found() {
+    let point = "d/index/4-1.idx";
+    let operation =
+        Operation { number: 1, kind: OpKind::Read, path: point.into(), offset: 0, len: 1 };
+    let mut hit = Blame::default();
+    hit.met(&Fired { fault: DiskFault::Error, operation }, During::Start);
+    let works = Blame::default();
+    let failed = "cannot read it: Input/output error (os error 5)";
+    let torn = "the checksum at byte 44 does not match";
+    for (is_there, checkpoint_revision, rejected, blame, holds) in [
+        (true, 0, vec![], &works, false),
+        (true, 4, vec![], &works, true),
+        (false, 0, vec![], &works, true),
+        (true, 0, vec![(point, failed)], &hit, true),
+        (true, 0, vec![(point, failed)], &works, false),
+        (true, 3, vec![("d/index/5-1.idx", failed)], &hit, false),
+        (true, 3, vec![(point, torn)], &hit, false),
+        (false, 0, vec![(point, torn)], &works, false),
+    ] {
+        let said = |(path, reason): (&str, &str)| format!("{path}: {reason}");
+        let rejected_checkpoints = rejected.into_iter().map(said).collect();
+        let report = Report { checkpoint_revision, rejected_checkpoints, ..Report::default() };
+        let read = AStartUsesTheCheckpoint::read(is_there, &report, blame);
+        assert_eq!(read.is_ok(), holds, "{report:?}");
+    }
 }
 
 /// One lease of 10 seconds, granted at 0, with a key.

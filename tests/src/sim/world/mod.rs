@@ -58,6 +58,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant { name: "live-event-lost", seeds_max: 50 },
     Mutant { name: "expiry-forgotten", seeds_max: 20 },
     Mutant { name: "checkpoint-needs-room", seeds_max: 50 },
+    Mutant { name: "checkpoint-not-synced", seeds_max: 50 },
+    Mutant { name: "slice-needs-the-one-before", seeds_max: 20 },
     Mutant { name: "rewrite-needs-disk", seeds_max: 20 },
 ];
 
@@ -82,6 +84,8 @@ fn mistake(name: &str) -> Mistake {
         "live-event-lost" => Mistake::LiveEventLost,
         "expiry-forgotten" => Mistake::ExpiryForgotten,
         "checkpoint-needs-room" => Mistake::CheckpointNeedsRoom,
+        "checkpoint-not-synced" => Mistake::CheckpointNotSynced,
+        "slice-needs-the-one-before" => Mistake::SliceNeedsTheOneBefore,
         "rewrite-needs-disk" => Mistake::RewriteNeedsDisk,
         _ => panic!("{name} is a mutant without a mistake"),
     }
