@@ -40,6 +40,8 @@ pub enum Mutant {
     HandOverTwice,
     /// The renewal of a lease is answered although what was left of it is still written down.
     CheckpointKept,
+    /// A put cannot name a lease of which what is left is written down.
+    CheckpointedUnknown,
     /// The end of a lease leaves its last key.
     RevokeLeavesKey,
     /// A key that gets another lease, or none, stays attached to the one before.

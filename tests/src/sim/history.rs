@@ -386,7 +386,9 @@ impl History {
         if refusal == Refusal::Compacted && self.was_compacted(&recorded.request) {
             return Err(refusal);
         }
-        if refusal == Refusal::LeaseNotFound && names_lease(&recorded.request) {
+        // The model takes them all for known. Whether one was not is for `LeasesLiveTheirTime` to say.
+        let named = leases_named(&recorded.request);
+        if refusal == Refusal::LeaseNotFound && named.iter().any(|id| LEASE_IDS.contains(id)) {
             return Err(refusal);
         }
         let mut last = Err(refusal);
@@ -506,22 +508,26 @@ pub fn revisions_named(request: &Request) -> Vec<i64> {
     named
 }
 
-/// Whether a request names a lease of those that clients grant. The model takes them all for known.
-pub fn names_lease(request: &Request) -> bool {
+/// Every lease that must be there for a request to be done, whichever branches it takes.
+pub fn leases_named(request: &Request) -> Vec<i64> {
+    let mut named = Vec::new();
     match request {
-        Request::Put(put) => LEASE_IDS.contains(&put.lease),
-        Request::Txn(txn) => txn_names_lease(txn),
-        Request::LeaseRevoke(revoke) => LEASE_IDS.contains(&revoke.id),
-        _ => false,
+        Request::Put(put) if put.lease != 0 => named.push(put.lease),
+        Request::Txn(txn) => leases_of_txn(txn, &mut named),
+        Request::LeaseRevoke(revoke) => named.push(revoke.id),
+        _ => {}
     }
+    named
 }
 
-fn txn_names_lease(txn: &TxnRequest) -> bool {
-    txn.success.iter().chain(&txn.failure).any(|op| match &op.request {
-        Some(Op::RequestPut(put)) => LEASE_IDS.contains(&put.lease),
-        Some(Op::RequestTxn(nested)) => txn_names_lease(nested),
-        _ => false,
-    })
+fn leases_of_txn(txn: &TxnRequest, named: &mut Vec<i64>) {
+    for RequestOp { request } in txn.success.iter().chain(&txn.failure) {
+        match request {
+            Some(Op::RequestPut(put)) if put.lease != 0 => named.push(put.lease),
+            Some(Op::RequestTxn(nested)) => leases_of_txn(nested, named),
+            _ => {}
+        }
+    }
 }
 
 fn revisions_of_txn(txn: &TxnRequest, named: &mut Vec<i64>) {

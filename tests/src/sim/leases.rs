@@ -46,8 +46,8 @@ pub struct Promise {
     pub is_granted: bool,
     /// Until when it must live, in milliseconds of all time.
     pub until_ms: u64,
-    /// Somebody asked to revoke it.
-    pub is_revoke_asked: bool,
+    /// How often somebody asked to revoke it.
+    pub revokes_asked: u64,
     /// That was answered.
     pub is_revoked: bool,
     /// It was seen to be gone.
@@ -117,7 +117,7 @@ impl Promises {
 
     /// A revocation was asked for.
     pub fn revoke_asked(&mut self, id: i64) {
-        self.leases.entry(id).or_default().is_revoke_asked = true;
+        self.leases.entry(id).or_default().revokes_asked += 1;
     }
 
     /// A revocation was answered.
@@ -125,10 +125,22 @@ impl Promises {
         self.leases.entry(id).or_default().is_revoked = true;
     }
 
+    /// Whether the grant of a lease was answered.
+    pub fn is_granted(&self, id: i64) -> bool {
+        self.leases.get(&id).is_some_and(|promise| promise.is_granted)
+    }
+
     /// Whether a lease may be gone by now although nobody broke a promise.
     pub fn may_be_gone(&self, id: i64) -> bool {
+        self.may_be_gone_before(id, 0)
+    }
+
+    /// The same, but not by so many of the revocations that were asked for.
+    pub fn may_be_gone_before(&self, id: i64, revocations: u64) -> bool {
         self.leases.get(&id).is_none_or(|promise| {
-            !promise.is_granted || promise.is_revoke_asked || promise.until_ms <= self.now_ms
+            !promise.is_granted
+                || promise.revokes_asked > revocations
+                || promise.until_ms <= self.now_ms
         })
     }
 

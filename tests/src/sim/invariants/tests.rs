@@ -331,6 +331,22 @@ fn a_lease_that_ends_early_or_never_is_found() {
 }
 
 #[test]
+fn a_refusal_for_want_of_a_lease_that_must_be_there_is_found() {
+    let (mut promises, _) = promised();
+    promises.pass(9999, 9999);
+    assert!(LeasesLiveTheirTime::refused(&promises, &[1], 0).is_err());
+    LeasesLiveTheirTime::refused(&promises, &[1, 2], 0).unwrap();
+    promises.revoke_asked(1);
+    assert!(LeasesLiveTheirTime::refused(&promises, &[1], 1).is_err(), "it asks to revoke it");
+    LeasesLiveTheirTime::refused(&promises, &[1], 0).unwrap();
+    let mut twice = promises.clone();
+    twice.revoke_asked(1);
+    LeasesLiveTheirTime::refused(&twice, &[1], 1).unwrap();
+    promises.pass(1, 1);
+    LeasesLiveTheirTime::refused(&promises, &[1], 1).unwrap();
+}
+
+#[test]
 fn leases_that_nobody_granted_or_that_come_back_are_found() {
     let (promises, seen) = promised();
     LeasesEqualTheHistory::check(&mut promises.clone(), &seen).unwrap();

@@ -1,12 +1,13 @@
 //! Clients of leases, and what is looked at after each turn of a member.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_proto::etcdserverpb::LeaseRevokeRequest;
 
 use super::clients::Ask;
 use super::member::{Life, TICK_ELAPSED_MS_MAX};
-use crate::model::Request;
+use crate::model::{Refusal, Request};
+use crate::sim::history::{OpId, leases_named};
 use crate::sim::invariants::{
     KeysFollowTheirLease, LeasesEndInTime, LeasesEqualTheHistory, LeasesLiveTheirTime, Violation,
     named,
@@ -29,6 +30,8 @@ pub(super) struct Leasing {
     promises: Promises,
     /// Those that the member had when it was last looked at.
     present: BTreeSet<i64>,
+    /// Requests under way that name leases, all of which were granted, and acknowledged, when they were sent.
+    naming: BTreeMap<OpId, Vec<i64>>,
     /// Time that passed since the last tick, beside the tick's own.
     paused_ms: u64,
 }
@@ -102,6 +105,30 @@ impl Leasing {
         Ok(())
     }
 
+    /// A request is sent.
+    pub(super) fn begun(&mut self, op: OpId, request: &Request) {
+        let ids = leases_named(request);
+        if !ids.is_empty() && ids.iter().all(|id| self.promises.is_granted(*id)) {
+            self.naming.insert(op, ids);
+        }
+    }
+
+    /// A request has an end: it was refused, or not.
+    pub(super) fn ended(
+        &mut self,
+        op: OpId,
+        request: &Request,
+        refusal: Option<Refusal>,
+    ) -> Result<(), Violation> {
+        let ids = self.naming.remove(&op);
+        let Some(ids) = ids.filter(|_| refusal == Some(Refusal::LeaseNotFound)) else {
+            return Ok(());
+        };
+        let revocations = u64::from(matches!(request, Request::LeaseRevoke(_)));
+        let refused = LeasesLiveTheirTime::refused(&self.promises, &ids, revocations);
+        named(LeasesLiveTheirTime::NAME, refused)
+    }
+
     /// A revocation was answered.
     pub(super) fn revoked(&mut self, id: i64) {
         self.promises.revoked(id);
@@ -110,6 +137,7 @@ impl Leasing {
     /// A member has applied all that it knew, and begins to serve.
     pub(super) fn begin_life(&mut self) {
         self.paused_ms = 0;
+        self.naming.clear();
         self.promises.begin_life();
     }
 

@@ -60,6 +60,7 @@ impl Run {
         };
         let op = self.name();
         self.referee.observe(&Event::Begun { op, request: &request })?;
+        self.leasing.begun(op, &request);
         let way = *self.rng.pick(&[Way::Whole, Way::ByRound, Way::Stream]);
         let way = if way.suits(&request) { way } else { Way::Whole };
         let ask = Ask::Known(op, request);
@@ -94,6 +95,7 @@ impl Run {
         };
         let status = match answer {
             Ok(Got::Reply(reply)) => {
+                self.leasing.ended(op, &request, None)?;
                 if let Request::LeaseRevoke(revoke) = request {
                     self.leasing.revoked(revoke.id);
                 }
@@ -105,7 +107,10 @@ impl Run {
         self.record.trace.line(format_args!("{op}: {}", status.message()));
         let verdict = ErrorsAreThoseOfTheApi::read(&status, verdict(&status));
         match named(ErrorsAreThoseOfTheApi::NAME, verdict)? {
-            Verdict::Refused(refusal) => self.refused(op, refusal),
+            Verdict::Refused(refusal) => {
+                self.leasing.ended(op, &request, Some(refusal))?;
+                self.refused(op, refusal)
+            }
             Verdict::Shed { no_space } => {
                 self.referee.observe(&Event::Shed { op })?;
                 if no_space && self.rng.one_in(3) {
