@@ -50,6 +50,8 @@ pub enum Mutant {
     LiveEventLost,
     /// The end of a lease whose time is over is not proposed.
     ExpiryForgotten,
+    /// A tick after a pause stands for all of it.
+    PauseCountsWhole,
     /// A disk without room for a checkpoint ends the process.
     CheckpointNeedsRoom,
     /// A checkpoint gets its name, and its content is not synced.

@@ -3,7 +3,8 @@
 use crate::sim::leases::{Promises, SeenLeases};
 
 /// A lease that was granted or renewed, and acknowledged, is there until its time to live since the client
-/// asked is over, unless somebody asked to revoke it; and so nobody who names it is told otherwise.
+/// asked is over, for everybody and, within one life, for the member, unless somebody asked to revoke it; and
+/// so nobody who names it is told otherwise.
 pub struct LeasesLiveTheirTime;
 
 impl LeasesLiveTheirTime {
@@ -20,7 +21,7 @@ impl LeasesLiveTheirTime {
             return Ok(());
         }
         let stories: Vec<_> = ids.iter().map(|id| (id, promises.leases.get(id))).collect();
-        Err(format!("one is said to be gone at {} ms: {stories:?}", promises.now_ms))
+        Err(format!("one is said to be gone at {:?}: {stories:?}", promises.asked_now()))
     }
 
     /// Looks at the leases of a member.
@@ -30,8 +31,8 @@ impl LeasesLiveTheirTime {
     pub fn check(promises: &Promises, seen: &SeenLeases) -> Result<(), String> {
         for (&id, promise) in &promises.leases {
             if !seen.leases.contains_key(&id) && !promises.may_be_gone(id) {
-                let now_ms = promises.now_ms;
-                return Err(format!("lease {id} is gone at {now_ms} ms: {promise:?}"));
+                let now = promises.asked_now();
+                return Err(format!("lease {id} is gone at {now:?}: {promise:?}"));
             }
         }
         Ok(())

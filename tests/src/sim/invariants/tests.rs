@@ -15,7 +15,7 @@ use super::*;
 use crate::model::{Model, Refusal, Reply, Request};
 use crate::sim::fs::{DiskFault, Fired, OpKind, Operation};
 use crate::sim::history::{Fate, StoredRow, StoredState};
-use crate::sim::leases::{Promises, SeenLease, SeenLeases};
+use crate::sim::leases::{Asked, Promises, SeenLease, SeenLeases};
 use crate::sim::rng::Rng;
 use crate::sim::workload::{Shape, Workload};
 
@@ -343,7 +343,7 @@ fn promised() -> (Promises, SeenLeases) {
     let mut promises = Promises::default();
     promises.begin_life();
     promises.grant_asked(1, 10);
-    promises.promised(1, 0);
+    promises.promised(1, Asked::default());
     let lease = SeenLease { ttl_s: 10, remaining_ttl_s: 0, keys: ["k".into()].into() };
     let seen = SeenLeases { leases: [(1, lease)].into(), of_keys: [("k".into(), 1)].into() };
     (promises, seen)
@@ -361,10 +361,17 @@ fn a_lease_that_ends_early_or_never_is_found() {
     promises.pass(1, 1);
     LeasesLiveTheirTime::check(&promises, &gone).unwrap();
     promises.renew_asked(1);
-    promises.promised(1, 10_000);
+    promises.promised(1, Asked { at_ms: 10_000, at_served_ms: 10_000 });
     promises.pass(9999, 0);
     assert!(LeasesLiveTheirTime::check(&promises, &gone).is_err(), "it was renewed");
-    promises.pass(60_000, 29_000);
+    promises.pass(60_000, 1000);
+    assert!(LeasesLiveTheirTime::check(&promises, &gone).is_err(), "it was paused");
+    let mut again = promises.clone();
+    again.begin_life();
+    LeasesLiveTheirTime::check(&again, &gone).unwrap();
+    promises.pass(9000, 9000);
+    LeasesLiveTheirTime::check(&promises, &gone).unwrap();
+    promises.pass(19_000, 19_000);
     LeasesEndInTime::check(&promises, &seen).unwrap();
     promises.pass(2000, 2000);
     assert!(LeasesEndInTime::check(&promises, &seen).is_err());

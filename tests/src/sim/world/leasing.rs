@@ -12,7 +12,7 @@ use crate::sim::invariants::{
     KeysFollowTheirLease, LeasesEndInTime, LeasesEqualTheHistory, LeasesLiveTheirTime, Violation,
     named,
 };
-use crate::sim::leases::Promises;
+use crate::sim::leases::{Asked, Promises};
 use crate::sim::rng::Rng;
 
 /// How long a pause is, in milliseconds.
@@ -57,7 +57,7 @@ impl Leasing {
 
     /// What a client does next. Few leases at a time, so that their stories are long.
     pub(super) fn wish(&mut self, rng: &mut Rng) -> Option<Wish> {
-        let at_ms = self.promises.now_ms;
+        let asked = self.promises.asked_now();
         let ids: Vec<i64> = self.present.iter().copied().collect();
         let choice = if ids.is_empty() { 0 } else { rng.below(10) };
         match choice {
@@ -65,7 +65,7 @@ impl Leasing {
                 let id = self.promises.unused()?;
                 let ttl_s = *rng.pick(&TTLS_S);
                 self.promises.grant_asked(id, ttl_s);
-                Some(Wish::Ask(Ask::Grant { id, ttl_s, at_ms }))
+                Some(Wish::Ask(Ask::Grant { id, ttl_s, asked }))
             }
             2 => {
                 let id = *rng.pick(&ids);
@@ -75,7 +75,7 @@ impl Leasing {
             _ => {
                 let id = *rng.pick(&ids);
                 self.promises.renew_asked(id);
-                Some(Wish::Ask(Ask::Renew { id, at_ms }))
+                Some(Wish::Ask(Ask::Renew { id, asked }))
             }
         }
     }
@@ -83,7 +83,7 @@ impl Leasing {
     /// A grant or renewal was answered with a time to live, 0 for no lease, or was not.
     pub(super) fn answered(
         &mut self,
-        (id, at_ms): (i64, u64),
+        (id, asked): (i64, Asked),
         ttl_s: Option<i64>,
     ) -> Result<(), Violation> {
         match ttl_s {
@@ -99,7 +99,7 @@ impl Leasing {
                     let text = format!("lease {id} has {ttl_s} s, and not {promised_s:?}");
                     return named(LeasesEqualTheHistory::NAME, Err(text));
                 }
-                self.promises.promised(id, at_ms);
+                self.promises.promised(id, asked);
             }
         }
         Ok(())

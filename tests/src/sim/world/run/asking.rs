@@ -9,6 +9,7 @@ use super::Run;
 use crate::model::{Refusal, Reply, Request};
 use crate::sim::history::Event;
 use crate::sim::invariants::{ErrorsAreThoseOfTheApi, Violation, named};
+use crate::sim::leases::Asked;
 use crate::sim::workload::Workload;
 
 /// What is to be asked next.
@@ -84,8 +85,8 @@ impl Run {
     ) -> Result<(), Violation> {
         let (op, request) = match ask {
             Ask::Known(op, request) => (op, request),
-            Ask::Grant { id, at_ms, .. } | Ask::Renew { id, at_ms } => {
-                return self.answered_about_lease(&ask, (id, at_ms), answer);
+            Ask::Grant { id, asked, .. } | Ask::Renew { id, asked } => {
+                return self.answered_about_lease(&ask, (id, asked), answer);
             }
             Ask::Defragment | Ask::Disarm => {
                 let error = answer.err().map(|error| error.to_string());
@@ -125,7 +126,7 @@ impl Run {
     fn answered_about_lease(
         &mut self,
         ask: &Ask,
-        lease: (i64, u64),
+        lease: (i64, Asked),
         answer: Answer,
     ) -> Result<(), Violation> {
         let ttl_s = match answer {
