@@ -267,6 +267,33 @@ fn an_answer_from_before_a_compaction_is_found() {
     }
 }
 
+/// A compaction excuses a refusal if it may have happened before: it was not refused or sent away itself.
+#[test]
+fn a_refusal_because_of_a_compaction_that_did_not_happen_is_found() {
+    let (a, b) = (put("a", "1"), put("a", "2"));
+    let compaction = Request::Compact(CompactionRequest { revision: 3, physical: false });
+    let past =
+        Request::Range(RangeRequest { key: "a".into(), revision: 2, ..RangeRequest::default() });
+    let refused = Event::Refused { op: 9, refusal: Refusal::Compacted };
+    for (before, holds) in [
+        (vec![], true),
+        (vec![Event::Unknown { op: 5 }], true),
+        (vec![Event::Shed { op: 5 }], false),
+    ] {
+        let mut referee = referee_after(&[&a, &b]);
+        referee.observe(&Event::Begun { op: 9, request: &past }).unwrap();
+        referee.observe(&Event::Begun { op: 5, request: &compaction }).unwrap();
+        before.iter().for_each(|event| referee.observe(event).unwrap());
+        assert_eq!(referee.observe(&refused).is_ok(), holds, "{before:?}");
+    }
+    let mut referee = referee_after(&[&a, &b]);
+    referee.observe(&Event::Begun { op: 9, request: &past }).unwrap();
+    assert_eq!(broken(&mut referee, refused), "replies equal the model");
+    let mut referee = referee_after(&[&a, &b]);
+    referee.observe(&Event::Begun { op: 9, request: &compaction }).unwrap();
+    assert_eq!(broken(&mut referee, refused), "replies equal the model");
+}
+
 /// Seed 4726: of a compacted transaction one row was left, which a put fitted that did not happen; so
 /// the transaction, still to be explained, fitted nothing.
 #[test]
