@@ -21,7 +21,7 @@ impl AStartUsesTheCheckpoint {
     /// checkpoint was rejected.
     pub fn read(is_there: bool, report: &Report, blame: &Blame) -> Result<(), String> {
         let rejected = &report.rejected_checkpoints;
-        if let Some(reason) = rejected.iter().find(|reason| !blame.explains(reason)) {
+        if let Some(reason) = rejected.iter().find(|reason| !blame.was_met(reason)) {
             return Err(format!("rejected, and not because of the disk: {reason}"));
         }
         let reads_all_rows = report.checkpoint_revision == 0 && rejected.is_empty();

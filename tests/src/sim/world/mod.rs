@@ -53,7 +53,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant { name: "checkpointed-unknown", seeds_max: 50 },
     Mutant { name: "revoke-leaves-key", seeds_max: 50 },
     Mutant { name: "detach-forgotten", seeds_max: 50 },
-    Mutant { name: "watch-past-compaction", seeds_max: 200 },
+    Mutant { name: "watch-past-compaction", seeds_max: 400 },
     Mutant { name: "progress-ahead-of-events", seeds_max: 20 },
     Mutant { name: "hand-over-twice", seeds_max: 20 },
     Mutant { name: "live-event-lost", seeds_max: 50 },
@@ -111,6 +111,7 @@ fn possible(fault: Fault, activity: Activity) -> bool {
         Fault::NoSpace | Fault::WriteError | Fault::SyncError => {
             !matches!(activity, Idle | Apply | Read | CatchUp)
         }
+        Fault::OpenError => matches!(activity, Rotation | Rewrite | Recovery),
         Fault::ReadError => matches!(activity, Read | CatchUp | Apply | Flush | Rewrite | Recovery),
         Fault::SlowDisk | Fault::Pause => !matches!(activity, Append | Recovery),
     }
