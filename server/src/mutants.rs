@@ -40,6 +40,8 @@ pub enum Mutant {
     HandOverTwice,
     /// The renewal of a lease is answered although what was left of it is still written down.
     CheckpointKept,
+    /// A put cannot name a lease of which what is left is written down.
+    CheckpointedUnknown,
     /// The end of a lease leaves its last key.
     RevokeLeavesKey,
     /// A key that gets another lease, or none, stays attached to the one before.
@@ -48,8 +50,14 @@ pub enum Mutant {
     LiveEventLost,
     /// The end of a lease whose time is over is not proposed.
     ExpiryForgotten,
+    /// A tick after a pause stands for all of it.
+    PauseCountsWhole,
     /// A disk without room for a checkpoint ends the process.
     CheckpointNeedsRoom,
+    /// A checkpoint gets its name, and its content is not synced.
+    CheckpointNotSynced,
+    /// A slice of a checkpoint takes the beginning of its first key from the slice before.
+    SliceNeedsTheOneBefore,
     /// A disk that refuses a copy of the state store ends the process.
     RewriteNeedsDisk,
 }

@@ -192,7 +192,10 @@ impl Lessor {
 
     /// Whether a put may name this lease.
     pub fn knows(&self, id: i64) -> bool {
-        self.records.contains_key(&id)
+        let known = self.records.get(&id);
+        known.is_some_and(|record| {
+            record.remaining_ttl_s == 0 || !mutants::on(Mutant::CheckpointedUnknown)
+        })
     }
 
     /// The record of a lease.

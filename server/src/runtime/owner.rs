@@ -65,7 +65,9 @@ impl Rounds {
     /// The milliseconds that a tick stands for, at most `elapsed_max`. What is left over is for the next:
     /// it would be one in a hundred, and leases would last as much longer.
     fn whole_ms(&mut self, elapsed: Duration, elapsed_max: Duration) -> u64 {
-        let elapsed = (elapsed + self.untold).min(elapsed_max);
+        let whole = elapsed + self.untold;
+        let elapsed =
+            if mutants::on(Mutant::PauseCountsWhole) { whole } else { whole.min(elapsed_max) };
         self.untold = Duration::from_nanos(u64::from(elapsed.subsec_nanos() % 1_000_000));
         u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
     }

@@ -290,10 +290,11 @@ fn attach_keys(space: &KeySpace, lessor: &mut Lessor) {
 }
 
 fn restore_checkpoint(limits: Limits, reader: CheckpointReader) -> Result<Restorer, String> {
+    let path = reader.path().display().to_string();
     let mut restorer = KeySpace::restore(limits);
     for chunk in reader {
-        let chunk = chunk.map_err(|error| error.to_string())?;
-        restorer.checkpoint_chunk(&chunk).map_err(|error| error.to_string())?;
+        let chunk = chunk.map_err(|error| format!("{path}: {error}"))?;
+        restorer.checkpoint_chunk(&chunk).map_err(|error| format!("{path}: {error}"))?;
     }
     Ok(restorer)
 }

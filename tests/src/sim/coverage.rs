@@ -21,6 +21,8 @@ pub enum Fault {
     ReadError,
     /// A write fails.
     WriteError,
+    /// A file cannot be opened.
+    OpenError,
     /// A sync fails, and what it should have written may be lost.
     SyncError,
     /// A disk operation takes long.
@@ -58,13 +60,14 @@ pub enum Activity {
 
 impl Fault {
     /// Every fault, in the order of the rows.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Crash,
         Self::Kill,
         Self::TornWrite,
         Self::NoSpace,
         Self::ReadError,
         Self::WriteError,
+        Self::OpenError,
         Self::SyncError,
         Self::SlowDisk,
         Self::Pause,
@@ -79,6 +82,7 @@ impl Fault {
             Self::NoSpace => "ENOSPC",
             Self::ReadError => "EIO on read",
             Self::WriteError => "EIO on write",
+            Self::OpenError => "EMFILE on open",
             Self::SyncError => "failing fsync",
             Self::SlowDisk => "slow disk",
             Self::Pause => "pause",

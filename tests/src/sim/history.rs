@@ -143,6 +143,15 @@ pub struct Settled {
     pub expected: Result<Reply, Refusal>,
 }
 
+/// The newest that may be at some moment.
+#[derive(Clone, Copy, Debug)]
+struct Newest {
+    /// The newest revision.
+    revision: i64,
+    /// The newest compaction, -1 for none.
+    compaction: i64,
+}
+
 /// The record of a run.
 #[derive(Debug, Default)]
 pub struct History {
@@ -152,8 +161,8 @@ pub struct History {
     writes: BTreeMap<i64, OpId>,
     /// Answered requests that wait until the model has come to their revision.
     waiting: BTreeMap<(i64, OpId), ()>,
-    /// Of refused requests, the newest revision that may have existed when they were refused.
-    refused_by: BTreeMap<OpId, i64>,
+    /// Of refused requests, what may have been when they were refused.
+    refused_by: BTreeMap<OpId, Newest>,
     settled: Vec<Settled>,
     /// Rows of revisions that the model does not have yet.
     applied: StoredState,
@@ -238,7 +247,7 @@ impl History {
             Event::Refused { op, refusal } => {
                 self.set_fate(*op, Fate::Refused(*refusal));
                 self.waiting.insert((self.known, *op), ());
-                self.refused_by.insert(*op, self.newest_possible());
+                self.refused_by.insert(*op, self.newest());
             }
             Event::Shed { op } => self.set_fate(*op, Fate::Shed),
             Event::Unknown { op } => self.set_fate(*op, Fate::Unknown),
@@ -339,10 +348,10 @@ impl History {
             }
             self.waiting.remove(&(revision, op));
             let recorded = self.ops[&op].clone();
-            let expected = self.expect(&recorded, revision);
+            let expected = self.expect((op, &recorded), revision);
             if let Fate::Refused(refusal) = recorded.fate
                 && expected != Err(refusal)
-                && self.refused_by.get(&op).is_some_and(|newest| revision < *newest)
+                && self.refused_by.get(&op).is_some_and(|newest| revision < newest.revision)
             {
                 // What made the refusal right may be acknowledged only later.
                 self.waiting.insert((revision + 1, op), ());
@@ -353,9 +362,13 @@ impl History {
     }
 
     /// What the model says to a request that was answered at `revision` and changed nothing.
-    fn expect(&mut self, recorded: &Recorded, revision: i64) -> Result<Reply, Refusal> {
+    fn expect(
+        &mut self,
+        (op, recorded): (OpId, &Recorded),
+        revision: i64,
+    ) -> Result<Reply, Refusal> {
         match (&recorded.request, &recorded.fate) {
-            (_, Fate::Refused(refusal)) => self.expect_refusal(recorded, *refusal, revision),
+            (_, Fate::Refused(refusal)) => self.expect_refusal((op, recorded), *refusal, revision),
             (Request::Range(range), _) => self.model.range_when(range, revision).map(Reply::Range),
             (Request::HashKv(_), Fate::Replied(Reply::HashKv(reply))) => {
                 let (compacted, hashed) = (reply.compact_revision, reply.hash_revision);
@@ -379,14 +392,17 @@ impl History {
     /// Looks for a moment between the begin and the refusal at which the refusal was right.
     fn expect_refusal(
         &mut self,
-        recorded: &Recorded,
+        (op, recorded): (OpId, &Recorded),
         refusal: Refusal,
         revision: i64,
     ) -> Result<Reply, Refusal> {
-        if refusal == Refusal::Compacted && self.was_compacted(&recorded.request) {
+        let newest = self.refused_by.get(&op).map_or(-1, |newest| newest.compaction);
+        if refusal == Refusal::Compacted && is_compacted(&recorded.request, newest) {
             return Err(refusal);
         }
-        if refusal == Refusal::LeaseNotFound && names_lease(&recorded.request) {
+        // The model takes them all for known. Whether one was not is for `LeasesLiveTheirTime` to say.
+        let named = leases_named(&recorded.request);
+        if refusal == Refusal::LeaseNotFound && named.iter().any(|id| LEASE_IDS.contains(id)) {
             return Err(refusal);
         }
         let mut last = Err(refusal);
@@ -400,19 +416,15 @@ impl History {
         last
     }
 
-    /// Whether the oldest revision that a request names may have been compacted by now.
-    fn was_compacted(&self, request: &Request) -> bool {
-        let begun = self.ops.values().filter_map(|op| match &op.request {
-            Request::Compact(compaction) => Some(compaction.revision),
+    /// What may be by now.
+    fn newest(&self) -> Newest {
+        let begun = self.ops.values().filter_map(|op| match (&op.request, &op.fate) {
+            (_, Fate::Refused(_) | Fate::Shed) => None,
+            (Request::Compact(compaction), _) => Some(compaction.revision),
             _ => None,
         });
-        let newest = begun.max().unwrap_or(-1);
-        match (request, revisions_named(request).into_iter().min()) {
-            // A compaction is refused if it asks for nothing new.
-            (Request::Compact(_), Some(oldest)) => oldest <= newest.max(-1),
-            (_, Some(oldest)) => oldest < newest,
-            (_, None) => false,
-        }
+        let compaction = begun.max().unwrap_or(-1).max(-1);
+        Newest { revision: self.newest_possible(), compaction }
     }
 
     /// Explains every revision that the member has and the model has not.
@@ -493,6 +505,16 @@ pub fn explains(changes: &[(Bytes, Version)], rows: &[StoredRow], compacted: boo
     changes.len() == rows.len() && changes.iter().zip(rows).all(|(change, row)| is(change, row))
 }
 
+/// Whether the oldest revision that a request names is gone after the compaction at `newest`.
+fn is_compacted(request: &Request, newest: i64) -> bool {
+    match (request, revisions_named(request).into_iter().min()) {
+        // A compaction is refused if it asks for nothing new.
+        (Request::Compact(_), Some(oldest)) => oldest <= newest,
+        (_, Some(oldest)) => oldest < newest,
+        (_, None) => false,
+    }
+}
+
 /// Every revision that a request reads or compacts at, but not "now".
 pub fn revisions_named(request: &Request) -> Vec<i64> {
     let mut named = Vec::new();
@@ -506,22 +528,26 @@ pub fn revisions_named(request: &Request) -> Vec<i64> {
     named
 }
 
-/// Whether a request names a lease of those that clients grant. The model takes them all for known.
-pub fn names_lease(request: &Request) -> bool {
+/// Every lease that must be there for a request to be done, whichever branches it takes.
+pub fn leases_named(request: &Request) -> Vec<i64> {
+    let mut named = Vec::new();
     match request {
-        Request::Put(put) => LEASE_IDS.contains(&put.lease),
-        Request::Txn(txn) => txn_names_lease(txn),
-        Request::LeaseRevoke(revoke) => LEASE_IDS.contains(&revoke.id),
-        _ => false,
+        Request::Put(put) if put.lease != 0 => named.push(put.lease),
+        Request::Txn(txn) => leases_of_txn(txn, &mut named),
+        Request::LeaseRevoke(revoke) => named.push(revoke.id),
+        _ => {}
     }
+    named
 }
 
-fn txn_names_lease(txn: &TxnRequest) -> bool {
-    txn.success.iter().chain(&txn.failure).any(|op| match &op.request {
-        Some(Op::RequestPut(put)) => LEASE_IDS.contains(&put.lease),
-        Some(Op::RequestTxn(nested)) => txn_names_lease(nested),
-        _ => false,
-    })
+fn leases_of_txn(txn: &TxnRequest, named: &mut Vec<i64>) {
+    for RequestOp { request } in txn.success.iter().chain(&txn.failure) {
+        match request {
+            Some(Op::RequestPut(put)) if put.lease != 0 => named.push(put.lease),
+            Some(Op::RequestTxn(nested)) => leases_of_txn(nested, named),
+            _ => {}
+        }
+    }
 }
 
 fn revisions_of_txn(txn: &TxnRequest, named: &mut Vec<i64>) {

@@ -2,12 +2,14 @@
 //!
 //! A lease has no revision, so its story is apart from that of the keys: a [`Promises`] records what was
 //! asked and answered, the invariants compare it with the leases that a member has. An ID is granted
-//! once. Time that passes while a member does not run counts for clients, and not for the member.
+//! once. Time that passes while a member does not run counts for clients, and not for the member: a pause
+//! in one life of it ends no lease.
 //!
 //! ```text
 //! asked at 10 s: grant 1, 20 s     answered      promised until 30 s, counted from the question
 //! asked at 25 s: renew 1           answered      promised until 45 s
 //! asked at 30 s: renew 1           no answer     promised until 45 s, and may live longer
+//! paused from 30 s to 90 s                       promised until 105 s; without the 60 s after a new start
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,8 +48,10 @@ pub struct Promise {
     pub is_granted: bool,
     /// Until when it must live, in milliseconds of all time.
     pub until_ms: u64,
-    /// Somebody asked to revoke it.
-    pub is_revoke_asked: bool,
+    /// Until when it must live, in milliseconds of this life of the member; 0 if nothing was promised in it.
+    pub until_served_ms: u64,
+    /// How often somebody asked to revoke it.
+    pub revokes_asked: u64,
     /// That was answered.
     pub is_revoked: bool,
     /// It was seen to be gone.
@@ -56,6 +60,15 @@ pub struct Promise {
     pub touched_ms: u64,
     /// Renewals and grants under way.
     pub under_way: u64,
+}
+
+/// When something was asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// In milliseconds of all time.
+    pub at_ms: u64,
+    /// In milliseconds of this life of the member.
+    pub at_served_ms: u64,
 }
 
 /// The stories of all leases.
@@ -81,6 +94,7 @@ impl Promises {
         self.served_ms = 0;
         for promise in self.leases.values_mut() {
             (promise.touched_ms, promise.under_way) = (0, 0);
+            promise.until_served_ms = 0;
         }
     }
 
@@ -100,13 +114,19 @@ impl Promises {
         self.touch(id, true);
     }
 
-    /// What was asked for at `asked_ms` was answered: the lease is there, and has its time.
-    pub fn promised(&mut self, id: i64, asked_ms: u64) {
+    /// The present.
+    pub fn asked_now(&self) -> Asked {
+        Asked { at_ms: self.now_ms, at_served_ms: self.served_ms }
+    }
+
+    /// What was asked for in this life was answered: the lease is there, and has its time.
+    pub fn promised(&mut self, id: i64, asked: Asked) {
         self.touch(id, false);
         if let Some(promise) = self.leases.get_mut(&id) {
             promise.is_granted = true;
-            let until_ms = asked_ms + promise.ttl_s.unsigned_abs() * 1000;
-            promise.until_ms = promise.until_ms.max(until_ms);
+            let ttl_ms = promise.ttl_s.unsigned_abs() * 1000;
+            promise.until_ms = promise.until_ms.max(asked.at_ms + ttl_ms);
+            promise.until_served_ms = promise.until_served_ms.max(asked.at_served_ms + ttl_ms);
         }
     }
 
@@ -117,7 +137,7 @@ impl Promises {
 
     /// A revocation was asked for.
     pub fn revoke_asked(&mut self, id: i64) {
-        self.leases.entry(id).or_default().is_revoke_asked = true;
+        self.leases.entry(id).or_default().revokes_asked += 1;
     }
 
     /// A revocation was answered.
@@ -125,10 +145,22 @@ impl Promises {
         self.leases.entry(id).or_default().is_revoked = true;
     }
 
+    /// Whether the grant of a lease was answered.
+    pub fn is_granted(&self, id: i64) -> bool {
+        self.leases.get(&id).is_some_and(|promise| promise.is_granted)
+    }
+
     /// Whether a lease may be gone by now although nobody broke a promise.
     pub fn may_be_gone(&self, id: i64) -> bool {
+        self.may_be_gone_before(id, 0)
+    }
+
+    /// The same, but not by so many of the revocations that were asked for.
+    pub fn may_be_gone_before(&self, id: i64, revocations: u64) -> bool {
         self.leases.get(&id).is_none_or(|promise| {
-            !promise.is_granted || promise.is_revoke_asked || promise.until_ms <= self.now_ms
+            !promise.is_granted
+                || promise.revokes_asked > revocations
+                || (promise.until_ms <= self.now_ms && promise.until_served_ms <= self.served_ms)
         })
     }
 

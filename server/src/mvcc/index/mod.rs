@@ -42,6 +42,7 @@ use self::entry::{Entry, Left, Mark};
 use self::leaf::Retain;
 use self::tree::{Refusal, Target, Tree};
 use super::{KeyRange, RangeEnd, Revision, RowKey};
+use crate::mutants::{self, Mutant};
 
 /// One live version of a key; a tombstone is not one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,7 +272,10 @@ impl Index {
         }
         let bytes_max = out.len().saturating_add(bounds.bytes_max);
         let mut rows_left = bounds.rows_max;
-        let mut previous: &[u8] = &[];
+        let mut previous: &[u8] = match from {
+            Some(from) if mutants::on(Mutant::SliceNeedsTheOneBefore) => &from.key,
+            _ => &[],
+        };
         // That of the last key that has any: the keys after it have nothing up to `upto` to go on with.
         let mut row = upto;
         let last = self.slice(&range, None, keys_max, &mut |entry| {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use quorate_server::storage::fs::{OpenMode, Space};
 
 use super::content::{Content, Mood, PAGE_BYTES};
-use super::faults::{DiskFault, Faults, OpKind, eio, enospc, gone};
+use super::faults::{DiskFault, Faults, OpKind, eio, emfile, enospc, gone};
 use super::names::{Change, Inode, Names, Node, ROOT, not_found, parts};
 use super::{CrashReport, SECTOR_BYTES};
 use crate::sim::rng::Rng;
@@ -356,7 +356,7 @@ impl Disk {
         let fault = self.meet_at(OpKind::Sync, caller, (0, 0));
         match fault {
             None => self.file(caller.inode).content.sync(),
-            Some(DiskFault::Error | DiskFault::NoSpace) => {
+            Some(fault) if !stops(Some(fault)) => {
                 let file = self.files.get_mut(&caller.inode).expect("it has a handle");
                 file.content.sync_failing(&mut self.rng);
             }
@@ -424,6 +424,7 @@ impl Disk {
             None => Ok(()),
             Some(DiskFault::Error) => Err(eio()),
             Some(DiskFault::NoSpace) => Err(enospc()),
+            Some(DiskFault::NoHandle) => Err(emfile()),
             Some(DiskFault::Crash | DiskFault::Kill) => {
                 self.down = true;
                 Err(gone())

@@ -10,7 +10,12 @@ use crate::sim::rng::Rng;
 /// How many operations are remembered for a person to read.
 const OPERATIONS_KEPT_MAX: usize = 64;
 
+/// Creations of files with such names are never refused: a member ends if it cannot open a checkpoint to
+/// write.
+const NEVER_REFUSED: &str = ".idx.part";
+
 const EIO: i32 = 5;
+const EMFILE: i32 = 24;
 const ENOSPC: i32 = 28;
 
 /// The kinds of operations on a disk.
@@ -99,6 +104,8 @@ pub enum DiskFault {
     Error,
     /// It fails with ENOSPC; a write may be done in part.
     NoSpace,
+    /// It fails with EMFILE: too many files are open. Only what opens a file fails so.
+    NoHandle,
 }
 
 /// A fault that happened.
@@ -119,6 +126,8 @@ pub struct FaultRates {
     pub write_error: u64,
     /// Syncs of files and folders that fail.
     pub sync_error: u64,
+    /// Openings of files, to create them too, that fail with EMFILE.
+    pub open_error: u64,
 }
 
 /// How many operations of each kind there were, and how much they moved.
@@ -187,7 +196,7 @@ impl Faults {
         } else {
             None
         };
-        let fault = planned.or_else(|| self.by_chance(kind, rng))?;
+        let fault = planned.or_else(|| self.by_chance(kind, path, rng))?;
         self.note(fault, kind, path, span);
         Some(fault)
     }
@@ -205,7 +214,12 @@ impl Faults {
         self.fired.push(Fired { fault, operation });
     }
 
-    fn by_chance(&self, kind: OpKind, rng: &mut Rng) -> Option<DiskFault> {
+    fn by_chance(&self, kind: OpKind, path: &Path, rng: &mut Rng) -> Option<DiskFault> {
+        let opens = matches!(kind, OpKind::Open | OpKind::Create);
+        let is_spared = path.to_string_lossy().ends_with(NEVER_REFUSED);
+        if opens && !is_spared && rng.per_million(self.rates.open_error) {
+            return Some(DiskFault::NoHandle);
+        }
         let parts = match kind {
             OpKind::Read => self.rates.read_error,
             OpKind::Sync | OpKind::SyncDir => self.rates.sync_error,
@@ -218,6 +232,10 @@ impl Faults {
 
 pub(in crate::sim) fn eio() -> io::Error {
     io::Error::from_raw_os_error(EIO)
+}
+
+pub(in crate::sim) fn emfile() -> io::Error {
+    io::Error::from_raw_os_error(EMFILE)
 }
 
 pub(in crate::sim) fn enospc() -> io::Error {

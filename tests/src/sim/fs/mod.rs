@@ -50,7 +50,7 @@ use disk::Disk;
 
 pub use content::{PAGE_BYTES, SECTOR_BYTES};
 pub use faults::{Counters, DiskFault, FaultRates, Fired, OpKind, Operation};
-pub(in crate::sim) use faults::{eio, enospc, gone};
+pub(in crate::sim) use faults::{eio, emfile, enospc, gone};
 
 /// A simulated file system. Clones are the same one.
 #[derive(Clone)]

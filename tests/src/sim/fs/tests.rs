@@ -199,11 +199,17 @@ fn rates_fail_operations_and_count_what_they_hit() {
     disk.set_rates(FaultRates { write_error: everything, ..FaultRates::default() });
     assert_eq!(file.write_at(0, &[2]).unwrap_err().raw_os_error(), Some(5));
     assert_eq!(disk.remove_file(path("a")).unwrap_err().raw_os_error(), Some(5));
+    disk.set_rates(FaultRates { open_error: everything, ..FaultRates::default() });
+    for (name, mode) in [("a", OpenMode::Existing), ("b", OpenMode::Create)] {
+        let refused = disk.open(path(name), mode).map(drop).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(24));
+    }
+    assert!(!disk.exists(path("b")).unwrap());
     disk.set_rates(FaultRates::default());
     file.write_at(0, &[3]).unwrap();
     let fired: Vec<OpKind> =
         disk.take_fired().into_iter().map(|fired| fired.operation.kind).collect();
-    assert_eq!(fired, [OpKind::Read, OpKind::Write, OpKind::Remove]);
+    assert_eq!(fired, [OpKind::Read, OpKind::Write, OpKind::Remove, OpKind::Open, OpKind::Create]);
     assert_eq!(disk.counters().of(OpKind::Read), 1);
 }
 

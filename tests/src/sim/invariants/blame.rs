@@ -5,13 +5,13 @@
 //! fault hit, one that a member cannot do without.
 //!
 //! ```text
-//!                       fails        is full
-//! log, state store      ends         ends
-//! checkpoints           ends         goes on
-//! copy of the store     goes on      goes on        beside the store; a start cannot do without it
-//! segment made ahead    goes on      goes on
-//! reserve               goes on      goes on
-//! all else              ends         ends           the identity, the folders
+//!                       fails        is full      cannot be opened
+//! log, state store      ends         ends         ends
+//! checkpoints           ends         goes on      goes on
+//! copy of the store     goes on      goes on      goes on     a start cannot do without it
+//! segment made ahead    goes on      goes on      goes on
+//! reserve               goes on      goes on      goes on
+//! all else              ends         ends         ends        the identity, the folders
 //! ```
 
 use std::io;
@@ -20,7 +20,7 @@ use std::path::Path;
 use quorate_server::runtime::{RecoverError, RunError};
 use quorate_server::storage::data_dir::exit;
 
-use crate::sim::fs::{DiskFault, Fired, OpKind, eio, enospc, gone};
+use crate::sim::fs::{DiskFault, Fired, OpKind, eio, emfile, enospc, gone};
 
 /// An end of a member in its own words.
 #[derive(Clone, Debug)]
@@ -59,6 +59,8 @@ pub enum During {
 pub struct Blame {
     /// The faults that may end it.
     fired: Vec<Fired>,
+    /// Those that it has to bear.
+    borne: Vec<Fired>,
     /// There is no room for another segment. The log asks before it begins one, so the disk itself
     /// need not have refused anything.
     lacks_room: bool,
@@ -67,9 +69,8 @@ pub struct Blame {
 impl Blame {
     /// Notes a fault.
     pub fn met(&mut self, fired: &Fired, during: During) {
-        if may_end(fired, during) {
-            self.fired.push(fired.clone());
-        }
+        let kind = if may_end(fired, during) { &mut self.fired } else { &mut self.borne };
+        kind.push(fired.clone());
     }
 
     /// The same, on a disk that has or lacks room for another segment now.
@@ -86,9 +87,14 @@ impl Blame {
         if *exit_code == exit::DISK && self.explains(text) { Ok(()) } else { Err(text.clone()) }
     }
 
-    /// Whether a text says what the disk did.
+    /// Whether a text says what the disk did, and a member may end for it.
     pub fn explains(&self, text: &str) -> bool {
         self.fired.iter().any(|fired| says(text, fired)) || self.lacks_room && says_no_room(text)
+    }
+
+    /// Whether a text says what the disk did, be it something that no member ends for.
+    pub fn was_met(&self, text: &str) -> bool {
+        self.explains(text) || self.borne.iter().any(|fired| says(text, fired))
     }
 }
 
@@ -101,6 +107,7 @@ fn may_end(Fired { fault, operation }: &Fired, during: During) -> bool {
         _ if path.ends_with(".prepare") => during != During::Preparation,
         _ if path.ends_with(".redb.part") => during == During::Start,
         DiskFault::NoSpace => during == During::Start || !path.contains("/index"),
+        DiskFault::NoHandle => !path.contains("/index"),
         DiskFault::Error => true,
     }
 }
@@ -111,7 +118,11 @@ fn says(text: &str, fired: &Fired) -> bool {
         // Whatever is tried then fails.
         DiskFault::Crash | DiskFault::Kill => text.contains(&gone().to_string()),
         fault => {
-            let reason = if fault == DiskFault::NoSpace { enospc() } else { eio() };
+            let reason = match fault {
+                DiskFault::NoSpace => enospc(),
+                DiskFault::NoHandle => emfile(),
+                _ => eio(),
+            };
             let is_reason = text.contains(&reason.to_string());
             // redb takes nothing after a failure.
             let is_later = is_of_store && text.contains("an earlier operation on the file failed");
@@ -152,10 +163,11 @@ mod tests {
     use super::*;
     use crate::sim::fs::Operation;
     use During::{Preparation, Service, Start};
-    use OpKind::{Rename, Sync, SyncDir, Write};
+    use OpKind::{Open, Rename, Sync, SyncDir, Write};
 
     const EIO: &str = "Input/output error (os error 5)";
     const ENOSPC: &str = "No space left on device (os error 28)";
+    const EMFILE: &str = "Too many open files (os error 24)";
 
     fn blame(fault: DiskFault, kind: OpKind, path: &str, during: During) -> Blame {
         let operation = Operation { number: 1, kind, path: path.into(), offset: 0, len: 1 };
@@ -173,23 +185,28 @@ mod tests {
     fn a_fault_excuses_an_end_only_on_a_file_that_a_member_cannot_do_without() {
         let (segment, made) = ("d/wal/0-1.wal", "d/wal/2.prepare");
         let (point, store, copy) = ("d/index/4-1.idx.part", "d/state.redb", "d/state.redb.part");
-        for (path, during, ends_if_failed, ends_if_full) in [
-            (segment, Service, true, true),
-            (made, Service, true, true),
-            (made, Preparation, false, false),
-            (point, Service, true, false),
-            (store, Service, true, true),
-            (copy, Service, false, false),
-            (copy, Start, true, true),
-            ("d/reserve", Start, false, false),
-            ("d/identity.part", Start, true, true),
+        for (path, during, [ends_if_failed, ends_if_full, ends_if_shut]) in [
+            (segment, Service, [true, true, true]),
+            (made, Service, [true, true, true]),
+            (made, Preparation, [false, false, false]),
+            (point, Service, [true, false, false]),
+            (point, Start, [true, true, false]),
+            (store, Service, [true, true, true]),
+            (copy, Service, [false, false, false]),
+            (copy, Start, [true, true, true]),
+            ("d/reserve", Start, [false, false, false]),
+            ("d/identity.part", Start, [true, true, true]),
         ] {
-            let failed = blame(DiskFault::Error, Write, path, during);
-            let is_excused = excuses(&failed, &format!("cannot write {path}: {EIO}"));
-            assert_eq!(is_excused, ends_if_failed, "{path} {during:?}");
-            let full = blame(DiskFault::NoSpace, Write, path, during);
-            let is_excused = excuses(&full, &format!("cannot write {path}: {ENOSPC}"));
-            assert_eq!(is_excused, ends_if_full, "{path} {during:?}");
+            for (fault, kind, reason, ends) in [
+                (DiskFault::Error, Write, EIO, ends_if_failed),
+                (DiskFault::NoSpace, Write, ENOSPC, ends_if_full),
+                (DiskFault::NoHandle, Open, EMFILE, ends_if_shut),
+            ] {
+                let blame = blame(fault, kind, path, during);
+                let text = format!("cannot use {path}: {reason}");
+                assert_eq!(excuses(&blame, &text), ends, "{path} {during:?}: {reason}");
+                assert!(blame.was_met(&text), "{path} {during:?}: {reason}");
+            }
         }
     }
 

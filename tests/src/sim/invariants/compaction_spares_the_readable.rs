@@ -2,12 +2,17 @@
 
 use std::collections::BTreeSet;
 
+use quorate_proto::etcdserverpb::request_op::Request as Op;
+use quorate_proto::etcdserverpb::response_op::Response as Answer;
+use quorate_proto::etcdserverpb::{TxnRequest, TxnResponse};
+
 use super::Invariant;
-use crate::model::{Request, Version};
+use crate::model::{Reply, Request, Version};
 use crate::sim::history::{Event, Fate, History, StoredState, revisions_named};
 
 /// What a member holds at and below its compact revision are rows of the history, among them every
-/// one that a read at the compact revision needs; and a read below an acknowledged compaction is refused.
+/// one that a read at the compact revision needs; and a read or a hash below an acknowledged compaction is
+/// refused, in the branches that a transaction takes too, as is a compaction of nothing new.
 pub struct CompactionSparesTheReadable;
 
 impl Invariant for CompactionSparesTheReadable {
@@ -21,7 +26,7 @@ impl Invariant for CompactionSparesTheReadable {
                 asked_for(state, history)?;
                 rows(state, history)
             }
-            Event::Replied { op, .. } => refused(*op, history),
+            Event::Replied { op, reply } => refused(*op, reply, history),
             _ => Ok(()),
         }
     }
@@ -63,16 +68,41 @@ fn rows(state: &StoredState, history: &History) -> Result<(), String> {
     }
 }
 
-/// A reply to a read below a compaction that was acknowledged before it was sent.
-fn refused(op: u64, history: &History) -> Result<(), String> {
+/// A reply to what had to be refused, because of a compaction that was acknowledged before it was sent.
+fn refused(op: u64, reply: &Reply, history: &History) -> Result<(), String> {
     let Some(recorded) = history.op(op) else { return Ok(()) };
-    let Request::Range(range) = &recorded.request else { return Ok(()) };
-    let named = revisions_named(&recorded.request);
-    match named.iter().find(|revision| **revision < recorded.compacted_before) {
+    let compacted = recorded.compacted_before;
+    let request = &recorded.request;
+    let named = match (request, reply) {
+        (Request::Txn(txn), Reply::Txn(reply)) => {
+            let mut read = Vec::new();
+            read_by_txn(txn, reply, &mut read);
+            read
+        }
+        _ => revisions_named(request),
+    };
+    let is_gone = |revision: &i64| match request {
+        Request::Compact(_) => *revision <= compacted,
+        _ => *revision < compacted,
+    };
+    match named.into_iter().find(is_gone) {
         Some(revision) => Err(format!(
-            "{op} read revision {revision} after the compaction at {}: {range:?}",
-            recorded.compacted_before
+            "{op} was answered about revision {revision} after the compaction at {compacted}: {request:?}"
         )),
         None => Ok(()),
+    }
+}
+
+/// Every revision that a transaction has read at, but not "now": those of the branches that it took.
+fn read_by_txn(txn: &TxnRequest, reply: &TxnResponse, read: &mut Vec<i64>) {
+    let taken = if reply.succeeded { &txn.success } else { &txn.failure };
+    for (op, answer) in taken.iter().zip(&reply.responses) {
+        match (&op.request, &answer.response) {
+            (Some(Op::RequestRange(range)), _) if range.revision != 0 => read.push(range.revision),
+            (Some(Op::RequestTxn(nested)), Some(Answer::ResponseTxn(reply))) => {
+                read_by_txn(nested, reply, read);
+            }
+            _ => {}
+        }
     }
 }

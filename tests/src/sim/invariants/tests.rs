@@ -8,12 +8,14 @@ use quorate_proto::etcdserverpb::{
 };
 
 use quorate_server::mvcc::Sizes;
+use quorate_server::runtime::Report;
 use quorate_server::storage::data_dir::exit;
 
 use super::*;
 use crate::model::{Model, Refusal, Reply, Request};
+use crate::sim::fs::{DiskFault, Fired, OpKind, Operation};
 use crate::sim::history::{Fate, StoredRow, StoredState};
-use crate::sim::leases::{Promises, SeenLease, SeenLeases};
+use crate::sim::leases::{Asked, Promises, SeenLease, SeenLeases};
 use crate::sim::rng::Rng;
 use crate::sim::workload::{Shape, Workload};
 
@@ -223,6 +225,75 @@ fn a_compaction_that_takes_too_much_is_found() {
     assert_eq!(found, "compaction spares the readable");
 }
 
+#[test]
+fn an_answer_from_before_a_compaction_is_found() {
+    let (a, b) = (put("a", "1"), put("a", "2"));
+    let compaction = |revision| Request::Compact(CompactionRequest { revision, physical: false });
+    let range = |revision| {
+        Op::RequestRange(RangeRequest { key: "a".into(), revision, ..RangeRequest::default() })
+    };
+    // Without a compare a transaction succeeds.
+    let branches = |success, failure| TxnRequest {
+        success: vec![RequestOp { request: Some(success) }],
+        failure: vec![RequestOp { request: Some(failure) }],
+        ..TxnRequest::default()
+    };
+    let whole = |revision| match range(revision) {
+        Op::RequestRange(range) => Request::Range(range),
+        _ => unreachable!("a range is a range"),
+    };
+    for (request, holds) in [
+        (whole(2), false),
+        (whole(3), true),
+        (Request::HashKv(HashKvRequest { revision: 2 }), false),
+        (Request::HashKv(HashKvRequest { revision: 3 }), true),
+        (Request::Txn(branches(range(2), range(3))), false),
+        (Request::Txn(branches(range(3), range(2))), true),
+        (Request::Txn(branches(Op::RequestTxn(branches(range(2), range(0))), range(0))), false),
+        (Request::Txn(branches(Op::RequestTxn(branches(range(0), range(2))), range(2))), true),
+        (compaction(3), false),
+    ] {
+        let mut referee = referee_after(&[&a, &b, &compaction(3)]);
+        referee.observe(&Event::Begun { op: 5, request: &request }).unwrap();
+        // It has not compacted.
+        let mut model = Model::new();
+        model.call(&a).unwrap();
+        model.call(&b).unwrap();
+        let reply = model.call(&request).unwrap();
+        let observed = referee.observe(&Event::Replied { op: 5, reply: &reply });
+        let found = observed.map_err(|violation| violation.invariant);
+        let expected = if holds { Ok(()) } else { Err("compaction spares the readable") };
+        assert_eq!(found, expected, "{request:?}");
+    }
+}
+
+/// A compaction excuses a refusal if it may have happened before: it was not refused or sent away itself.
+#[test]
+fn a_refusal_because_of_a_compaction_that_did_not_happen_is_found() {
+    let (a, b) = (put("a", "1"), put("a", "2"));
+    let compaction = Request::Compact(CompactionRequest { revision: 3, physical: false });
+    let past =
+        Request::Range(RangeRequest { key: "a".into(), revision: 2, ..RangeRequest::default() });
+    let refused = Event::Refused { op: 9, refusal: Refusal::Compacted };
+    for (before, holds) in [
+        (vec![], true),
+        (vec![Event::Unknown { op: 5 }], true),
+        (vec![Event::Shed { op: 5 }], false),
+    ] {
+        let mut referee = referee_after(&[&a, &b]);
+        referee.observe(&Event::Begun { op: 9, request: &past }).unwrap();
+        referee.observe(&Event::Begun { op: 5, request: &compaction }).unwrap();
+        before.iter().for_each(|event| referee.observe(event).unwrap());
+        assert_eq!(referee.observe(&refused).is_ok(), holds, "{before:?}");
+    }
+    let mut referee = referee_after(&[&a, &b]);
+    referee.observe(&Event::Begun { op: 9, request: &past }).unwrap();
+    assert_eq!(broken(&mut referee, refused), "replies equal the model");
+    let mut referee = referee_after(&[&a, &b]);
+    referee.observe(&Event::Begun { op: 9, request: &compaction }).unwrap();
+    assert_eq!(broken(&mut referee, refused), "replies equal the model");
+}
+
 /// Seed 4726: of a compacted transaction one row was left, which a put fitted that did not happen; so
 /// the transaction, still to be explained, fitted nothing.
 #[test]
@@ -256,12 +327,6 @@ fn a_member_that_ends_for_no_reason_or_lies_about_its_size_is_found() {
     for (bytes, is_right) in [(9, false), (10, true), (20, true), (21, false)] {
         assert_eq!(SizesAreThoseOfTheRows::says(sizes, bytes, true).is_ok(), is_right, "{bytes}");
     }
-    for (is_there, reads_all, holds) in
-        [(true, true, false), (true, false, true), (false, true, true)]
-    {
-        let read = AStartUsesTheCheckpoint::read(is_there, reads_all, "it says".to_owned());
-        assert_eq!(read.is_ok(), holds);
-    }
     for (quota, in_use, holds) in
         [(None, u64::MAX, true), (Some(100), 20_100, true), (Some(100), 20_101, false)]
     {
@@ -272,12 +337,40 @@ fn a_member_that_ends_for_no_reason_or_lies_about_its_size_is_found() {
     assert_eq!(ErrorsAreThoseOfTheApi::read(&status, Some(7)), Ok(7));
 }
 
+#[test]
+fn a_start_that_passes_over_a_checkpoint_for_no_fault_of_the_disk_is_found() {
+    let point = "d/index/4-1.idx";
+    let operation =
+        Operation { number: 1, kind: OpKind::Read, path: point.into(), offset: 0, len: 1 };
+    let mut hit = Blame::default();
+    hit.met(&Fired { fault: DiskFault::Error, operation }, During::Start);
+    let works = Blame::default();
+    let failed = "cannot read it: Input/output error (os error 5)";
+    let torn = "the checksum at byte 44 does not match";
+    for (is_there, checkpoint_revision, rejected, blame, holds) in [
+        (true, 0, vec![], &works, false),
+        (true, 4, vec![], &works, true),
+        (false, 0, vec![], &works, true),
+        (true, 0, vec![(point, failed)], &hit, true),
+        (true, 0, vec![(point, failed)], &works, false),
+        (true, 3, vec![("d/index/5-1.idx", failed)], &hit, false),
+        (true, 3, vec![(point, torn)], &hit, false),
+        (false, 0, vec![(point, torn)], &works, false),
+    ] {
+        let said = |(path, reason): (&str, &str)| format!("{path}: {reason}");
+        let rejected_checkpoints = rejected.into_iter().map(said).collect();
+        let report = Report { checkpoint_revision, rejected_checkpoints, ..Report::default() };
+        let read = AStartUsesTheCheckpoint::read(is_there, &report, blame);
+        assert_eq!(read.is_ok(), holds, "{report:?}");
+    }
+}
+
 /// One lease of 10 seconds, granted at 0, with a key.
 fn promised() -> (Promises, SeenLeases) {
     let mut promises = Promises::default();
     promises.begin_life();
     promises.grant_asked(1, 10);
-    promises.promised(1, 0);
+    promises.promised(1, Asked::default());
     let lease = SeenLease { ttl_s: 10, remaining_ttl_s: 0, keys: ["k".into()].into() };
     let seen = SeenLeases { leases: [(1, lease)].into(), of_keys: [("k".into(), 1)].into() };
     (promises, seen)
@@ -295,15 +388,38 @@ fn a_lease_that_ends_early_or_never_is_found() {
     promises.pass(1, 1);
     LeasesLiveTheirTime::check(&promises, &gone).unwrap();
     promises.renew_asked(1);
-    promises.promised(1, 10_000);
+    promises.promised(1, Asked { at_ms: 10_000, at_served_ms: 10_000 });
     promises.pass(9999, 0);
     assert!(LeasesLiveTheirTime::check(&promises, &gone).is_err(), "it was renewed");
-    promises.pass(60_000, 29_000);
+    promises.pass(60_000, 1000);
+    assert!(LeasesLiveTheirTime::check(&promises, &gone).is_err(), "it was paused");
+    let mut again = promises.clone();
+    again.begin_life();
+    LeasesLiveTheirTime::check(&again, &gone).unwrap();
+    promises.pass(9000, 9000);
+    LeasesLiveTheirTime::check(&promises, &gone).unwrap();
+    promises.pass(19_000, 19_000);
     LeasesEndInTime::check(&promises, &seen).unwrap();
     promises.pass(2000, 2000);
     assert!(LeasesEndInTime::check(&promises, &seen).is_err());
     promises.renew_asked(1);
     LeasesEndInTime::check(&promises, &seen).unwrap();
+}
+
+#[test]
+fn a_refusal_for_want_of_a_lease_that_must_be_there_is_found() {
+    let (mut promises, _) = promised();
+    promises.pass(9999, 9999);
+    assert!(LeasesLiveTheirTime::refused(&promises, &[1], 0).is_err());
+    LeasesLiveTheirTime::refused(&promises, &[1, 2], 0).unwrap();
+    promises.revoke_asked(1);
+    assert!(LeasesLiveTheirTime::refused(&promises, &[1], 1).is_err(), "it asks to revoke it");
+    LeasesLiveTheirTime::refused(&promises, &[1], 0).unwrap();
+    let mut twice = promises.clone();
+    twice.revoke_asked(1);
+    LeasesLiveTheirTime::refused(&twice, &[1], 1).unwrap();
+    promises.pass(1, 1);
+    LeasesLiveTheirTime::refused(&promises, &[1], 1).unwrap();
 }
 
 #[test]

@@ -20,6 +20,7 @@ use tonic::{Request as Wire, Status};
 use super::woken::Woken;
 use crate::model::{Refusal, Reply, Request};
 use crate::sim::history::OpId;
+use crate::sim::leases::Asked;
 use crate::sim::rng::Rng;
 
 /// What a client does.
@@ -33,15 +34,15 @@ pub(super) enum Ask {
         id: i64,
         /// Its time to live, in seconds.
         ttl_s: i64,
-        /// When it is asked, in milliseconds.
-        at_ms: u64,
+        /// When.
+        asked: Asked,
     },
     /// Renews a lease.
     Renew {
         /// Its ID.
         id: i64,
-        /// When it is asked, in milliseconds.
-        at_ms: u64,
+        /// When.
+        asked: Asked,
     },
     /// Gives space back.
     Defragment,

@@ -2,7 +2,6 @@
 
 use quorate_proto::mvccpb::KeyValue;
 use quorate_server::mvcc::{Revision, RowsError};
-use quorate_server::runtime::Report;
 use quorate_server::view::ReadError;
 
 use super::member::Life;
@@ -37,12 +36,6 @@ pub(super) fn inspect(life: &Life) -> Result<Inspection, String> {
     stored(life, &mut inspection)?;
     recent(life, flushed, &mut inspection)?;
     Ok(inspection)
-}
-
-/// Whether a start read every row, although no checkpoint was bad. Once one was written, no crash is
-/// reason enough, also not in the middle of a compaction.
-pub(super) fn reads_all_rows(report: &Report) -> bool {
-    report.checkpoint_revision == 0 && report.rejected_checkpoints.is_empty()
 }
 
 fn stored(life: &Life, inspection: &mut Inspection) -> Result<(), String> {

@@ -1,17 +1,18 @@
 //! Clients of leases, and what is looked at after each turn of a member.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_proto::etcdserverpb::LeaseRevokeRequest;
 
 use super::clients::Ask;
 use super::member::{Life, TICK_ELAPSED_MS_MAX};
-use crate::model::Request;
+use crate::model::{Refusal, Request};
+use crate::sim::history::{OpId, leases_named};
 use crate::sim::invariants::{
     KeysFollowTheirLease, LeasesEndInTime, LeasesEqualTheHistory, LeasesLiveTheirTime, Violation,
     named,
 };
-use crate::sim::leases::Promises;
+use crate::sim::leases::{Asked, Promises};
 use crate::sim::rng::Rng;
 
 /// How long a pause is, in milliseconds.
@@ -29,6 +30,8 @@ pub(super) struct Leasing {
     promises: Promises,
     /// Those that the member had when it was last looked at.
     present: BTreeSet<i64>,
+    /// Requests under way that name leases, all of which were granted, and acknowledged, when they were sent.
+    naming: BTreeMap<OpId, Vec<i64>>,
     /// Time that passed since the last tick, beside the tick's own.
     paused_ms: u64,
 }
@@ -54,7 +57,7 @@ impl Leasing {
 
     /// What a client does next. Few leases at a time, so that their stories are long.
     pub(super) fn wish(&mut self, rng: &mut Rng) -> Option<Wish> {
-        let at_ms = self.promises.now_ms;
+        let asked = self.promises.asked_now();
         let ids: Vec<i64> = self.present.iter().copied().collect();
         let choice = if ids.is_empty() { 0 } else { rng.below(10) };
         match choice {
@@ -62,7 +65,7 @@ impl Leasing {
                 let id = self.promises.unused()?;
                 let ttl_s = *rng.pick(&TTLS_S);
                 self.promises.grant_asked(id, ttl_s);
-                Some(Wish::Ask(Ask::Grant { id, ttl_s, at_ms }))
+                Some(Wish::Ask(Ask::Grant { id, ttl_s, asked }))
             }
             2 => {
                 let id = *rng.pick(&ids);
@@ -72,7 +75,7 @@ impl Leasing {
             _ => {
                 let id = *rng.pick(&ids);
                 self.promises.renew_asked(id);
-                Some(Wish::Ask(Ask::Renew { id, at_ms }))
+                Some(Wish::Ask(Ask::Renew { id, asked }))
             }
         }
     }
@@ -80,7 +83,7 @@ impl Leasing {
     /// A grant or renewal was answered with a time to live, 0 for no lease, or was not.
     pub(super) fn answered(
         &mut self,
-        (id, at_ms): (i64, u64),
+        (id, asked): (i64, Asked),
         ttl_s: Option<i64>,
     ) -> Result<(), Violation> {
         match ttl_s {
@@ -96,10 +99,34 @@ impl Leasing {
                     let text = format!("lease {id} has {ttl_s} s, and not {promised_s:?}");
                     return named(LeasesEqualTheHistory::NAME, Err(text));
                 }
-                self.promises.promised(id, at_ms);
+                self.promises.promised(id, asked);
             }
         }
         Ok(())
+    }
+
+    /// A request is sent.
+    pub(super) fn begun(&mut self, op: OpId, request: &Request) {
+        let ids = leases_named(request);
+        if !ids.is_empty() && ids.iter().all(|id| self.promises.is_granted(*id)) {
+            self.naming.insert(op, ids);
+        }
+    }
+
+    /// A request has an end: it was refused, or not.
+    pub(super) fn ended(
+        &mut self,
+        op: OpId,
+        request: &Request,
+        refusal: Option<Refusal>,
+    ) -> Result<(), Violation> {
+        let ids = self.naming.remove(&op);
+        let Some(ids) = ids.filter(|_| refusal == Some(Refusal::LeaseNotFound)) else {
+            return Ok(());
+        };
+        let revocations = u64::from(matches!(request, Request::LeaseRevoke(_)));
+        let refused = LeasesLiveTheirTime::refused(&self.promises, &ids, revocations);
+        named(LeasesLiveTheirTime::NAME, refused)
     }
 
     /// A revocation was answered.
@@ -110,6 +137,7 @@ impl Leasing {
     /// A member has applied all that it knew, and begins to serve.
     pub(super) fn begin_life(&mut self) {
         self.paused_ms = 0;
+        self.naming.clear();
         self.promises.begin_life();
     }
 

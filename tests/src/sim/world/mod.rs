@@ -50,14 +50,18 @@ const MUTANTS: &[Mutant] = &[
     Mutant { name: "half-flush", seeds_max: 50 },
     Mutant { name: "rename-not-synced", seeds_max: 200 },
     Mutant { name: "checkpoint-kept", seeds_max: 200 },
+    Mutant { name: "checkpointed-unknown", seeds_max: 50 },
     Mutant { name: "revoke-leaves-key", seeds_max: 50 },
     Mutant { name: "detach-forgotten", seeds_max: 50 },
-    Mutant { name: "watch-past-compaction", seeds_max: 200 },
+    Mutant { name: "watch-past-compaction", seeds_max: 400 },
     Mutant { name: "progress-ahead-of-events", seeds_max: 20 },
     Mutant { name: "hand-over-twice", seeds_max: 20 },
     Mutant { name: "live-event-lost", seeds_max: 50 },
     Mutant { name: "expiry-forgotten", seeds_max: 20 },
+    Mutant { name: "pause-counts-whole", seeds_max: 50 },
     Mutant { name: "checkpoint-needs-room", seeds_max: 50 },
+    Mutant { name: "checkpoint-not-synced", seeds_max: 50 },
+    Mutant { name: "slice-needs-the-one-before", seeds_max: 20 },
     Mutant { name: "rewrite-needs-disk", seeds_max: 20 },
 ];
 
@@ -74,6 +78,7 @@ fn mistake(name: &str) -> Mistake {
         "half-flush" => Mistake::HalfFlush,
         "rename-not-synced" => Mistake::RenameNotSynced,
         "checkpoint-kept" => Mistake::CheckpointKept,
+        "checkpointed-unknown" => Mistake::CheckpointedUnknown,
         "revoke-leaves-key" => Mistake::RevokeLeavesKey,
         "detach-forgotten" => Mistake::DetachForgotten,
         "watch-past-compaction" => Mistake::WatchPastCompaction,
@@ -81,7 +86,10 @@ fn mistake(name: &str) -> Mistake {
         "hand-over-twice" => Mistake::HandOverTwice,
         "live-event-lost" => Mistake::LiveEventLost,
         "expiry-forgotten" => Mistake::ExpiryForgotten,
+        "pause-counts-whole" => Mistake::PauseCountsWhole,
         "checkpoint-needs-room" => Mistake::CheckpointNeedsRoom,
+        "checkpoint-not-synced" => Mistake::CheckpointNotSynced,
+        "slice-needs-the-one-before" => Mistake::SliceNeedsTheOneBefore,
         "rewrite-needs-disk" => Mistake::RewriteNeedsDisk,
         _ => panic!("{name} is a mutant without a mistake"),
     }
@@ -103,6 +111,7 @@ fn possible(fault: Fault, activity: Activity) -> bool {
         Fault::NoSpace | Fault::WriteError | Fault::SyncError => {
             !matches!(activity, Idle | Apply | Read | CatchUp)
         }
+        Fault::OpenError => matches!(activity, Rotation | Rewrite | Recovery),
         Fault::ReadError => matches!(activity, Read | CatchUp | Apply | Flush | Rewrite | Recovery),
         Fault::SlowDisk | Fault::Pause => !matches!(activity, Append | Recovery),
     }

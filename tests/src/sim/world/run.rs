@@ -14,7 +14,7 @@ use quorate_server::storage::flusher::Step;
 use quorate_server::storage::fs::FileSystem as _;
 
 use super::clients::Clients;
-use super::inspect::{Inspection, inspect, reads_all_rows};
+use super::inspect::{Inspection, inspect};
 use super::leasing::Leasing;
 use super::member::{Life, Member};
 use super::plan::Plan;
@@ -192,10 +192,9 @@ impl Run {
                 self.record
                     .trace
                     .line(format_args!("start {}: {:?}", self.record.restarts, life.report));
-                let (reads_all, report) =
-                    (reads_all_rows(&life.report), format!("{:?}", life.report));
                 let is_there = self.seen.has_checkpoint;
-                let read = AStartUsesTheCheckpoint::read(is_there, reads_all, report);
+                let blame = &self.faults.blame;
+                let read = AStartUsesTheCheckpoint::read(is_there, &life.report, blame);
                 named(AStartUsesTheCheckpoint::NAME, read)?;
                 Ok(Some(life))
             }

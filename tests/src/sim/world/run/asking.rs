@@ -9,6 +9,7 @@ use super::Run;
 use crate::model::{Refusal, Reply, Request};
 use crate::sim::history::Event;
 use crate::sim::invariants::{ErrorsAreThoseOfTheApi, Violation, named};
+use crate::sim::leases::Asked;
 use crate::sim::workload::Workload;
 
 /// What is to be asked next.
@@ -60,6 +61,7 @@ impl Run {
         };
         let op = self.name();
         self.referee.observe(&Event::Begun { op, request: &request })?;
+        self.leasing.begun(op, &request);
         let way = *self.rng.pick(&[Way::Whole, Way::ByRound, Way::Stream]);
         let way = if way.suits(&request) { way } else { Way::Whole };
         let ask = Ask::Known(op, request);
@@ -83,8 +85,8 @@ impl Run {
     ) -> Result<(), Violation> {
         let (op, request) = match ask {
             Ask::Known(op, request) => (op, request),
-            Ask::Grant { id, at_ms, .. } | Ask::Renew { id, at_ms } => {
-                return self.answered_about_lease(&ask, (id, at_ms), answer);
+            Ask::Grant { id, asked, .. } | Ask::Renew { id, asked } => {
+                return self.answered_about_lease(&ask, (id, asked), answer);
             }
             Ask::Defragment | Ask::Disarm => {
                 let error = answer.err().map(|error| error.to_string());
@@ -94,6 +96,7 @@ impl Run {
         };
         let status = match answer {
             Ok(Got::Reply(reply)) => {
+                self.leasing.ended(op, &request, None)?;
                 if let Request::LeaseRevoke(revoke) = request {
                     self.leasing.revoked(revoke.id);
                 }
@@ -105,7 +108,10 @@ impl Run {
         self.record.trace.line(format_args!("{op}: {}", status.message()));
         let verdict = ErrorsAreThoseOfTheApi::read(&status, verdict(&status));
         match named(ErrorsAreThoseOfTheApi::NAME, verdict)? {
-            Verdict::Refused(refusal) => self.refused(op, refusal),
+            Verdict::Refused(refusal) => {
+                self.leasing.ended(op, &request, Some(refusal))?;
+                self.refused(op, refusal)
+            }
             Verdict::Shed { no_space } => {
                 self.referee.observe(&Event::Shed { op })?;
                 if no_space && self.rng.one_in(3) {
@@ -120,7 +126,7 @@ impl Run {
     fn answered_about_lease(
         &mut self,
         ask: &Ask,
-        lease: (i64, u64),
+        lease: (i64, Asked),
         answer: Answer,
     ) -> Result<(), Violation> {
         let ttl_s = match answer {

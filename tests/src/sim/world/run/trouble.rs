@@ -39,19 +39,16 @@ impl Run {
         let disk = self.disk();
         let next = disk.changes_total() + 1;
         let at = next + if self.rng.percent(30) { self.rng.below(30) } else { self.rng.below(600) };
-        let rates = |read_error, write_error, sync_error| FaultRates {
-            read_error,
-            write_error,
-            sync_error,
-        };
+        let rates = &mut self.faults.rates;
         match self.rng.below(12) {
             0..3 => disk.fail_at(at, DiskFault::Crash),
             3 | 4 => disk.fail_at(at, DiskFault::Kill),
-            5 => self.faults.rates = rates(0, 0, 20_000),
-            6 => self.faults.rates = rates(0, 8000, 0),
-            7 => self.faults.rates = rates(50_000, 0, 0),
+            5 => rates.sync_error = 20_000,
+            6 => rates.write_error = 8000,
+            7 => rates.read_error = 50_000,
             8 => disk.fail_at(at, DiskFault::NoSpace),
             9 => disk.fail_at(at, DiskFault::Error),
+            10 => rates.open_error = 100_000,
             _ => {}
         }
         if self.rng.percent(30) {
@@ -110,6 +107,7 @@ impl Run {
                 (DiskFault::Crash, _) => Fault::Crash,
                 (DiskFault::Kill, _) => Fault::Kill,
                 (DiskFault::NoSpace, _) => Fault::NoSpace,
+                (DiskFault::NoHandle, _) => Fault::OpenError,
                 (DiskFault::Error, OpKind::Read) => Fault::ReadError,
                 (DiskFault::Error, OpKind::Sync | OpKind::SyncDir) => Fault::SyncError,
                 (DiskFault::Error, _) => Fault::WriteError,
