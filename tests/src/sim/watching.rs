@@ -98,8 +98,9 @@ pub struct Heard {
     pub wish: Wish,
     /// It has been told everything up to here before.
     pub upto: i64,
-    /// It had everything that there was, and has not been told of anything since.
-    pub has_all: bool,
+    /// The revision at which it had everything that there was, if it has not been told of anything since, and
+    /// the hub has seen all that happened. One that waits for the future has had everything before it.
+    pub had_all_at: Option<i64>,
     /// What.
     pub told: Told,
 }
@@ -176,7 +177,7 @@ impl Watched {
 impl Record {
     fn hear(&mut self, (watcher, told): (WatcherId, Told), overtaken: i64) -> Heard {
         // A client may hear late of what was true before the hub was overtaken.
-        let (upto, has_all) = (self.upto, self.had_all_at.is_some_and(|at| at >= overtaken));
+        let (upto, had_all_at) = (self.upto, self.had_all_at.filter(|at| *at >= overtaken));
         match &told {
             Told::Created { from, revision, .. } => {
                 self.upto = from - 1;
@@ -192,7 +193,7 @@ impl Record {
             }
             Told::Compacted { .. } | Told::Overtaken { .. } | Told::Ended => {}
         }
-        Heard { watcher, wish: self.wish.clone(), upto, has_all, told }
+        Heard { watcher, wish: self.wish.clone(), upto, had_all_at, told }
     }
 }
 

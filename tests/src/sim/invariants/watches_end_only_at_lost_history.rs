@@ -6,7 +6,8 @@ use crate::sim::watching::{Heard, Told};
 
 /// The next revision that an ended watcher wants is below the compact revision. If it had everything
 /// that there was, and the hub saw everything since, then something did happen to its keys below it:
-/// that nothing concerned it for long is no reason.
+/// that nothing concerned it for long is no reason. What happened before the revision that it waits for
+/// counts: from there on the hub notes for its keys that they have something to read.
 pub struct WatchesEndOnlyAtLostHistory;
 
 impl Invariant for WatchesEndOnlyAtLostHistory {
@@ -27,12 +28,11 @@ fn check(heard: &Heard, history: &History) -> Result<(), String> {
             "watcher {watcher} wanted {next}, and ended for a compaction at {compacted}"
         ));
     }
-    let mut lost = heard.wish.changes(history.model(), heard.upto, compacted - 1);
-    if heard.has_all && lost.next().is_none() {
+    let Some(had_all_at) = heard.had_all_at else { return Ok(()) };
+    if heard.wish.changes(history.model(), had_all_at, compacted - 1).next().is_none() {
         return Err(format!(
-            "watcher {watcher} had everything up to {}, nothing concerned it since, and it ended for \
-             a compaction at {compacted}",
-            heard.upto
+            "watcher {watcher} had everything up to {had_all_at}, nothing concerned it since, and it \
+             ended for a compaction at {compacted}"
         ));
     }
     Ok(())
