@@ -10,6 +10,7 @@ mod watched;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -201,13 +202,23 @@ fn bind_tcp(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Binds a path; one that a dead process left behind is taken over.
+/// Binds a path; a socket that a dead process left behind is taken over, and nothing else.
 fn bind_unix(path: &Path) -> io::Result<Socket> {
-    let in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
     let listener = match UnixListener::bind(path) {
-        Err(error) if in_use(&error) && std::os::unix::net::UnixStream::connect(path).is_err() => {
-            std::fs::remove_file(path)?;
-            UnixListener::bind(path)?
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            // A link is none, wherever it leads: what it leads to may be another's.
+            if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+                return Err(io::Error::new(error.kind(), "there is something else than a socket"));
+            }
+            match std::os::unix::net::UnixStream::connect(path) {
+                // Nobody listens. Any other error may come from a socket that somebody listens on.
+                Err(dead) if dead.kind() == io::ErrorKind::ConnectionRefused => {
+                    std::fs::remove_file(path)?;
+                    UnixListener::bind(path)?
+                }
+                Err(other) => return Err(other),
+                Ok(_) => return Err(error),
+            }
         }
         bound => bound?,
     };
@@ -500,6 +511,28 @@ mod tests {
         stop.send(true).unwrap();
         serving.await.unwrap();
         assert!(!dir.path().join("q.sock").exists());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_or_does_not_refuse_is_left_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let [file, link, other] = ["file", "link", "other"].map(|name| dir.path().join(name));
+        std::fs::write(&file, b"of somebody").unwrap();
+        std::os::unix::fs::symlink(dir.path().join("nowhere"), &link).unwrap();
+        // In use, and yet nobody can connect.
+        let _used = std::os::unix::net::UnixDatagram::bind(&other).unwrap();
+        for (path, reason) in [
+            (&file, "there is something else than a socket"),
+            (&link, "there is something else than a socket"),
+            (&other, "Protocol wrong type for socket (os error 91)"),
+        ] {
+            let addr = ListenAddr::Unix(path.clone());
+            let refused = Listener::bind(&addr, FLAG, false).err().unwrap().to_string();
+            let advice = "free the address, or choose another by --listen-client-urls";
+            assert_eq!(refused, format!("cannot listen on {addr}: {reason}; {advice}"));
+            assert!(std::fs::symlink_metadata(path).is_ok(), "{} is gone", path.display());
+        }
+        assert_eq!(std::fs::read(&file).unwrap(), b"of somebody");
     }
 
     #[tokio::test]
