@@ -1,8 +1,10 @@
 //! Sockets for clients: bound at the start, then each connection served until it or the member ends.
 //!
 //! gRPC and HTTP share a port, as in etcd: what can be a call goes to the [`Api`],
-//! everything else to the [`Site`]. Everything runs on the runtime of the caller.
+//! everything else to the [`Site`]. Everything runs on the runtime of the caller. There are as many
+//! connections as [`Admission`] lets in.
 
+mod admission;
 mod frames;
 mod pings;
 mod watched;
@@ -10,6 +12,7 @@ mod watched;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,7 +29,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::api::{self, Api, ReplyBody};
 use crate::config::{Http2Config, ListenAddr};
@@ -34,6 +37,8 @@ use crate::http::{Loading, Site, Surface};
 use crate::telemetry::Metrics;
 
 use watched::{Pace, Watched};
+
+pub use admission::{Admission, TooFewFiles};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -105,6 +110,8 @@ pub struct Front {
     pub services: watch::Receiver<Option<Services>>,
     /// What there is to be seen until then.
     pub loading: Arc<Loading>,
+    /// Lets connections in.
+    pub admission: Admission,
     /// Counts connections.
     pub metrics: Arc<Metrics>,
 }
@@ -152,12 +159,13 @@ impl Listener {
         let graceful = GracefulShutdown::new();
         loop {
             let accepted = tokio::select! {
-                accepted = self.accept() => accepted,
+                accepted = self.accept_one_that_fits(&front.admission) => accepted,
                 _ = stop.wait_for(|stop| *stop) => break,
             };
             match accepted {
-                Ok(stream) => {
-                    spawn(Watched::new(stream, pace), &front, &builder, &graceful);
+                Ok((stream, permit)) => {
+                    let stream = Watched::new(stream, pace);
+                    spawn((stream, permit), &front, &builder, &graceful);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "connection not accepted");
@@ -171,6 +179,15 @@ impl Listener {
         if !DRAIN.until_answered(graceful, || front.owes_replies()).await {
             tracing::info!("connections are still open and end with the process");
         }
+    }
+
+    /// The first that does not fit is accepted too, and waits here; those after it wait in the kernel.
+    async fn accept_one_that_fits(
+        &self,
+        admission: &Admission,
+    ) -> io::Result<(Stream, OwnedSemaphorePermit)> {
+        let stream = self.accept().await?;
+        Ok((stream, admission.admit().await))
     }
 
     async fn accept(&self) -> io::Result<Stream> {
@@ -240,13 +257,23 @@ fn bind_tcp(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Binds a path; one that a dead process left behind is taken over.
+/// Binds a path; a socket that a dead process left behind is taken over, and nothing else.
 fn bind_unix(path: &Path) -> io::Result<Socket> {
-    let in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
     let listener = match UnixListener::bind(path) {
-        Err(error) if in_use(&error) && std::os::unix::net::UnixStream::connect(path).is_err() => {
-            std::fs::remove_file(path)?;
-            UnixListener::bind(path)?
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            // A link is none, wherever it leads: what it leads to may be another's.
+            if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+                return Err(io::Error::new(error.kind(), "there is something else than a socket"));
+            }
+            match std::os::unix::net::UnixStream::connect(path) {
+                // Nobody listens. Any other error may come from a socket that somebody listens on.
+                Err(dead) if dead.kind() == io::ErrorKind::ConnectionRefused => {
+                    std::fs::remove_file(path)?;
+                    UnixListener::bind(path)?
+                }
+                Err(other) => return Err(other),
+                Ok(_) => return Err(error),
+            }
         }
         bound => bound?,
     };
@@ -274,7 +301,7 @@ fn connections(http2: Http2Config) -> auto::Builder<TokioExecutor> {
 }
 
 fn spawn(
-    stream: Watched<Stream>,
+    (stream, permit): (Watched<Stream>, OwnedSemaphorePermit),
     front: &Front,
     builder: &Arc<auto::Builder<TokioExecutor>>,
     graceful: &GracefulShutdown,
@@ -290,6 +317,7 @@ fn spawn(
             tracing::debug!(%error, "connection ended");
         }
         connections.dec();
+        drop(permit);
     });
 }
 
@@ -434,6 +462,7 @@ mod tests {
             surface: None,
             services: watch::channel(None).1,
             loading: Arc::new(Loading::new(|| 0)),
+            admission: Admission::of(100),
             metrics: Arc::new(Metrics::new(&[], false)),
         }
     }
@@ -462,6 +491,43 @@ mod tests {
         stop.send(true).unwrap();
         serving.await.unwrap();
         assert!(TcpStream::connect(bound).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_does_not_fit_is_served_when_another_one_of_any_listener_ends() {
+        let front = Front { admission: Admission::of(1), ..front() };
+        let (stop, stopped) = watch::channel(false);
+        let mut listening = Vec::new();
+        let mut serve = || {
+            let addr = ListenAddr::Tcp(([127, 0, 0, 1], 0).into());
+            let listener = Listener::bind(&addr, FLAG, false).unwrap();
+            let bound = listener.local_addr().unwrap();
+            listening.push(tokio::spawn(listener.serve(front.clone(), HTTP2, stopped.clone())));
+            bound
+        };
+        let (one, other) = (serve(), serve());
+        let mut first = TcpStream::connect(one).await.unwrap();
+        first.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        assert_eq!(first.read_u8().await.unwrap(), b'H');
+        let mut waiting = Vec::new();
+        for bound in [one, other, other] {
+            let stream = TcpStream::connect(bound).await.unwrap();
+            waiting.push(tokio::spawn(get(stream)));
+        }
+        // Each listener has taken one that it does not serve.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(front.metrics.own.connections.get(), 1);
+        assert!(waiting.iter().all(|reply| !reply.is_finished()));
+        drop(first);
+        for reply in waiting {
+            assert!(reply.await.unwrap().starts_with("HTTP/1.1 404"));
+        }
+        stop.send(true).unwrap();
+        for listening in listening {
+            listening.await.unwrap();
+        }
     }
 
     /// Read from etcd 3.7.3, which sets 30 s, and has the rest from Go.
@@ -564,6 +630,28 @@ mod tests {
         }
         let drain = Drain { arrival: NEVER, poll: NEVER, max: NEVER };
         assert!(drain.until_answered(GracefulShutdown::new(), || true).await, "there is none");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_or_does_not_refuse_is_left_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let [file, link, other] = ["file", "link", "other"].map(|name| dir.path().join(name));
+        std::fs::write(&file, b"of somebody").unwrap();
+        std::os::unix::fs::symlink(dir.path().join("nowhere"), &link).unwrap();
+        // In use, and yet nobody can connect.
+        let _used = std::os::unix::net::UnixDatagram::bind(&other).unwrap();
+        for (path, reason) in [
+            (&file, "there is something else than a socket"),
+            (&link, "there is something else than a socket"),
+            (&other, "Protocol wrong type for socket (os error 91)"),
+        ] {
+            let addr = ListenAddr::Unix(path.clone());
+            let refused = Listener::bind(&addr, FLAG, false).err().unwrap().to_string();
+            let advice = "free the address, or choose another by --listen-client-urls";
+            assert_eq!(refused, format!("cannot listen on {addr}: {reason}; {advice}"));
+            assert!(std::fs::symlink_metadata(path).is_ok(), "{} is gone", path.display());
+        }
+        assert_eq!(std::fs::read(&file).unwrap(), b"of somebody");
     }
 
     #[tokio::test]

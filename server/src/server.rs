@@ -15,7 +15,7 @@ use crate::config::{
 use crate::consensus::{self, LogLimits};
 use crate::handle::{Handle, RequestError};
 use crate::http::{Loading, Site, Surface};
-use crate::listen::{Front, ListenError, Listener, Services};
+use crate::listen::{Admission, Front, ListenError, Listener, Services, TooFewFiles};
 use crate::mvcc::Limits;
 use crate::replica::{self, FlushLimits, LeaseConfig};
 use crate::runtime::{self, Options, Progress, RecoverError, Recovered, Report, RunError, Setup};
@@ -74,6 +74,8 @@ const _: () = assert!(REQUEST_BYTES_MAX as u64 + COMMAND_OVERHEAD_MAX <= ENTRY_D
 #[allow(missing_docs)] // The variants are the errors they hold.
 pub enum ServerError {
     #[error(transparent)]
+    Files(#[from] TooFewFiles),
+    #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]
     Recover(#[from] RecoverError),
@@ -89,7 +91,7 @@ impl ServerError {
         match self {
             Self::Recover(error) => error.exit_code(),
             Self::Run(error) => error.exit_code(),
-            Self::Listen(_) | Self::Io(_) => 1,
+            Self::Files(_) | Self::Listen(_) | Self::Io(_) => 1,
         }
     }
 
@@ -98,7 +100,7 @@ impl ServerError {
         match self {
             Self::Recover(error) => error.is_storage_full(),
             Self::Run(error) => error.is_storage_full(),
-            Self::Listen(_) | Self::Io(_) => false,
+            Self::Files(_) | Self::Listen(_) | Self::Io(_) => false,
         }
     }
 }
@@ -132,7 +134,12 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     let progress = Arc::new(Progress::default());
     let (open, services) = watch::channel(None);
     let (stop, stopping) = watch::channel(false);
-    let entrance = Entrance { services, progress: progress.clone(), metrics: metrics.clone() };
+    let entrance = Entrance {
+        services,
+        progress: progress.clone(),
+        admission: Admission::of_process()?,
+        metrics: metrics.clone(),
+    };
     let connections = accept(bind(config)?, config, &entrance, &stopping);
 
     let setup = Arc::new(setup(config, Arc::new(OsFs))?);
@@ -221,6 +228,7 @@ fn services_of(config: &Config, handle: &Handle, metrics: &Arc<Metrics>) -> Serv
 struct Entrance {
     services: watch::Receiver<Option<Services>>,
     progress: Arc<Progress>,
+    admission: Admission,
     metrics: Arc<Metrics>,
 }
 
@@ -256,14 +264,18 @@ fn accept(
 ) -> Vec<tokio::task::JoinHandle<()>> {
     let progress = entrance.progress.clone();
     let loading = Arc::new(Loading::new(move || progress.rows()));
+    let observers = Admission::of_observers();
     listeners
         .into_iter()
         .map(|Bound { listener, grpc, surface }| {
+            let only_observed = !grpc && surface == Some(Surface::Metrics);
+            let admission = if only_observed { &observers } else { &entrance.admission };
             let front = Front {
                 grpc,
                 surface,
                 services: entrance.services.clone(),
                 loading: loading.clone(),
+                admission: admission.clone(),
                 metrics: entrance.metrics.clone(),
             };
             tokio::spawn(listener.serve(front, config.listen.http2, stopping.clone()))

@@ -317,6 +317,9 @@ impl Handle {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::task::{Context, Waker};
+    use std::time::Instant;
+
     use super::*;
     use crate::mvcc::tests::store::Store;
     use crate::mvcc::{KeySpace, Limits, Put};
@@ -383,7 +386,15 @@ pub(crate) mod tests {
         // The state store is asked, and there is none.
         assert_eq!(handle.defragment().await, Err(RequestError::Stopped));
         drop(read);
-        let waits = tokio::time::timeout(Duration::from_millis(20), handle.defragment()).await;
-        assert!(waits.is_err(), "nobody compacts here: {waits:?}");
+        let mut waits = std::pin::pin!(handle.defragment());
+        let polled = waits.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending(), "nobody compacts here: {polled:?}");
+        let mut asked = handle.mailbox().take(Instant::now()).requests;
+        let request = asked.pop_front().expect("the owner is asked for the compaction");
+        assert!(
+            matches!(request.event, Event::AwaitCompaction { revision: 3, .. }) && asked.is_empty()
+        );
+        assert!(request.reply.send(Reply::CompactionFinished).is_ok(), "somebody waits for it");
+        assert_eq!(waits.await, Err(RequestError::Stopped), "now the state store is asked");
     }
 }

@@ -194,11 +194,6 @@ impl DataDir {
         self.layout.index()
     }
 
-    /// The folder for snapshots that are being received.
-    pub fn snap_dir(&self) -> PathBuf {
-        self.layout.snap()
-    }
-
     /// The files that reserve space.
     pub fn reserve_paths(&self) -> Vec<PathBuf> {
         self.layout.reserves()

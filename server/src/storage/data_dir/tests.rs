@@ -69,7 +69,6 @@ fn a_data_dir_that_was_created_is_opened_again() {
     assert_eq!(data_dir.path(), root());
     assert_eq!(data_dir.wal_dir(), root().join("member/wal"));
     assert_eq!(data_dir.index_dir(), root().join("member/index"));
-    assert_eq!(data_dir.snap_dir(), root().join("member/snap"));
     assert_eq!(data_dir.reserve_paths(), [root().join("member/reserve")]);
     let elsewhere = reserve_paths(root(), Some("/log".as_ref()));
     assert_eq!(elsewhere, [root().join("member/reserve"), "/log/reserve".into()]);

@@ -10,10 +10,6 @@ use crate::sim::rng::Rng;
 /// How many operations are remembered for a person to read.
 const OPERATIONS_KEPT_MAX: usize = 64;
 
-/// Creations of files with such names are never refused: a member ends if it cannot open a checkpoint to
-/// write.
-const NEVER_REFUSED: &str = ".idx.part";
-
 const EIO: i32 = 5;
 const EMFILE: i32 = 24;
 const ENOSPC: i32 = 28;
@@ -196,7 +192,7 @@ impl Faults {
         } else {
             None
         };
-        let fault = planned.or_else(|| self.by_chance(kind, path, rng))?;
+        let fault = planned.or_else(|| self.by_chance(kind, rng))?;
         self.note(fault, kind, path, span);
         Some(fault)
     }
@@ -214,10 +210,9 @@ impl Faults {
         self.fired.push(Fired { fault, operation });
     }
 
-    fn by_chance(&self, kind: OpKind, path: &Path, rng: &mut Rng) -> Option<DiskFault> {
+    fn by_chance(&self, kind: OpKind, rng: &mut Rng) -> Option<DiskFault> {
         let opens = matches!(kind, OpKind::Open | OpKind::Create);
-        let is_spared = path.to_string_lossy().ends_with(NEVER_REFUSED);
-        if opens && !is_spared && rng.per_million(self.rates.open_error) {
+        if opens && rng.per_million(self.rates.open_error) {
             return Some(DiskFault::NoHandle);
         }
         let parts = match kind {

@@ -111,7 +111,7 @@ fn possible(fault: Fault, activity: Activity) -> bool {
         Fault::NoSpace | Fault::WriteError | Fault::SyncError => {
             !matches!(activity, Idle | Apply | Read | CatchUp)
         }
-        Fault::OpenError => matches!(activity, Rotation | Rewrite | Recovery),
+        Fault::OpenError => matches!(activity, Rotation | Checkpoint | Rewrite | Recovery),
         Fault::ReadError => matches!(activity, Read | CatchUp | Apply | Flush | Rewrite | Recovery),
         Fault::SlowDisk | Fault::Pause => !matches!(activity, Append | Recovery),
     }
