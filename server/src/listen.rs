@@ -204,8 +204,9 @@ impl Listener {
 }
 
 impl Drain {
-    /// Ends when every connection has, or when those that are left carry only streams, which have no end
-    /// of their own: a watch goes on elsewhere and gains nothing by a wait. Whether every connection has.
+    /// Ends when every connection has, or when no gRPC call waits for a reply any more: what is left are pages,
+    /// and streams that have no end of their own. A watch goes on elsewhere and gains nothing by a wait.
+    /// Whether every connection has.
     async fn until_answered(
         &self,
         graceful: GracefulShutdown,

@@ -15,8 +15,8 @@ use crate::replica::{Event, Reply, RequestId};
 /// The most client requests that wait for the owner. Beyond it they are refused at once.
 const CLIENTS_MAX: usize = 10_000;
 
-/// The most bytes of their commands and changes of members, beside one that alone is more: as much as raft lets wait for its
-/// quorum, for which the next batch is meant.
+/// The most bytes of their commands and changes of members, beside one that alone is more: as much as raft
+/// lets wait for its quorum, for which the next batch is meant.
 const CLIENT_BYTES_MAX: usize = 64 << 20;
 
 /// A request with the place where its reply is awaited.

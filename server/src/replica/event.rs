@@ -86,6 +86,8 @@ pub enum Event {
     DiskSpace {
         /// Whether writes that add have to be refused.
         is_low: bool,
+        /// Whether there is so little that the log keeps nothing that is not needed.
+        is_tight: bool,
     },
     /// The log is durable up to the [`Persist`] with this number, and all before it.
     Persisted {
@@ -137,7 +139,7 @@ pub enum Effect {
         /// The last such entry.
         upto: u64,
         /// Keep none of them: the space is needed.
-        disk_is_low: bool,
+        is_tight: bool,
     },
 }
 

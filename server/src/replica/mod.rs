@@ -275,16 +275,7 @@ impl Replica {
                 self.space.refuse((id, deadline_tick), effects);
                 self.raise_no_space();
             }
-            Event::DiskSpace { is_low } => {
-                self.space.disk_is_low = is_low;
-                if is_low {
-                    self.raise_no_space();
-                    self.release_log(effects);
-                    // Who makes room need not wait for the next flush, and what it deletes for the one
-                    // behind it.
-                    self.flushing.hurry();
-                }
-            }
+            Event::DiskSpace { is_low, is_tight } => self.look_at_room(is_low, is_tight, effects),
             Event::Persisted { sync } => self.consensus.persisted(sync),
             Event::Flushed { generation, applied_index } => {
                 self.flushed(generation, applied_index, effects);
@@ -594,8 +585,22 @@ impl Replica {
 
     /// What is flushed this member does not need from the log.
     fn release_log(&self, effects: &mut Vec<Effect>) {
-        let (upto, disk_is_low) = (self.flushing.flushed_index(), self.space.disk_is_low);
-        effects.push(Effect::ReleaseLog { upto, disk_is_low });
+        let (upto, is_tight) = (self.flushing.flushed_index(), self.space.disk_is_tight);
+        effects.push(Effect::ReleaseLog { upto, is_tight });
+    }
+
+    fn look_at_room(&mut self, is_low: bool, is_tight: bool, effects: &mut Vec<Effect>) {
+        (self.space.disk_is_low, self.space.disk_is_tight) = (is_low, is_tight);
+        if is_tight {
+            self.release_log(effects);
+        }
+        if is_low {
+            self.raise_no_space();
+            // Who makes room need not wait for the next flush, and what it deletes for the one behind it.
+            if self.applied_index() > self.flushing.cut_index() || self.view.read().wants_flush() {
+                self.flushing.hurry();
+            }
+        }
     }
 
     /// Proposes what the cluster should know of this member and does not yet. Only as the leader, which a

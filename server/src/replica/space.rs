@@ -26,6 +26,8 @@ pub(super) struct Space {
     since_look_ms: u64,
     /// The file system is almost full.
     pub(super) disk_is_low: bool,
+    /// So little is left that the log keeps nothing that is not needed.
+    pub(super) disk_is_tight: bool,
     /// The alarm is under way until this tick; then its proposal counts as lost.
     raise_tick: u64,
     /// Refused writes, each with the tick at which it waits no longer; ascending.
@@ -40,6 +42,7 @@ impl Space {
             disarm_below_bytes,
             since_look_ms: 0,
             disk_is_low: false,
+            disk_is_tight: false,
             raise_tick: 0,
             refused: Vec::new(),
         }

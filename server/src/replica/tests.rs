@@ -283,7 +283,10 @@ fn a_capture_is_of_what_was_applied_and_stays_as_it_is() {
 fn a_thousand_refused_writes_propose_their_alarm_once() {
     let mut lone = Lone::leading();
     assert!(lone.run((1..=1000).map(refused)).is_empty(), "the alarm is not up yet");
-    assert!(lone.run([TICK, refused(1001), Event::DiskSpace { is_low: true }]).is_empty());
+    assert!(
+        lone.run([TICK, refused(1001), Event::DiskSpace { is_low: true, is_tight: true }])
+            .is_empty()
+    );
     assert_eq!(lone.commands.len(), 1);
     let replies = lone.sync();
     assert_eq!(lone.replica.alarms().len(), 1);
@@ -291,6 +294,21 @@ fn a_thousand_refused_writes_propose_their_alarm_once() {
     assert!(replies.iter().all(|(_, reply)| is_no_space(reply)));
     assert_eq!(lone.run([refused(1002)]).len(), 1, "it is up already");
     assert_eq!(lone.commands.len(), 1);
+}
+
+#[test]
+fn a_low_disk_on_which_nothing_happens_is_not_written_again_and_again() {
+    let mut lone = Lone::leading();
+    let low = || Event::DiskSpace { is_low: true, is_tight: true };
+    for look in 0..100 {
+        lone.run([low()]);
+        lone.sync();
+        while let Some(flushed) = lone.batches.pop() {
+            assert!(look < 5, "the alarm was flushed long ago");
+            lone.run([flushed]);
+        }
+    }
+    assert_eq!(lone.replica.published().flushed_index, lone.replica.applied_index());
 }
 
 /// A write that found the quota used up.

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::RunError;
 use super::ending::Ending;
-use super::place::Place;
+use super::place::{Place, Room};
 use crate::handle::{Handle, Stop};
 use crate::replica::Event;
 use crate::state_machine::FlushBatch;
@@ -73,9 +73,10 @@ impl Worker {
     }
 
     /// Takes what was found of the room on the disk, and tells the owner.
-    pub fn disk_space(&mut self, is_low: bool) {
-        self.flusher.disk_space(is_low);
-        self.handle.mailbox().event(Event::DiskSpace { is_low });
+    pub fn disk_space(&mut self, room: &Room) {
+        self.flusher.disk_space(room.data);
+        let Room { is_low, is_tight, .. } = *room;
+        self.handle.mailbox().event(Event::DiskSpace { is_low, is_tight });
     }
 
     /// Does a step, and tells those concerned what it finished.
@@ -270,7 +271,7 @@ impl Driver {
             Ok(room) => {
                 status.data.publish(room.data.free_bytes, room.data.low_bytes());
                 status.log.publish(room.log.free_bytes, room.log.low_bytes());
-                self.worker.disk_space(room.is_low());
+                self.worker.disk_space(&room);
             }
             Err(error) => tracing::warn!(%error, "cannot tell how much disk space is left"),
         }

@@ -103,22 +103,24 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Gives up segments that nobody needs, beyond those that are kept; on a disk that is low all of them.
+    /// Gives up segments that nobody needs, beyond those that are kept; where it `is_tight` all of them, and
+    /// one becomes the next segment if there is none.
     pub(super) fn release(
         &mut self,
         upto: u64,
-        disk_is_low: bool,
+        is_tight: bool,
         status: &LogSync,
     ) -> Result<(), RunError> {
-        Ok(status.during(Instant::now(), || match disk_is_low {
+        self.take_result();
+        Ok(status.during(Instant::now(), || match is_tight {
             true => self.wal.release_all(upto),
             false => self.wal.release(upto),
         })?)
     }
 
-    /// The length of a segment, in bytes.
-    pub(super) fn segment_bytes(&self) -> u64 {
-        self.wal.segment_bytes()
+    /// What kept segments take at most.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        self.wal.kept_bytes()
     }
 
     /// What became of the last job.
@@ -128,24 +130,28 @@ impl LogWriter {
 
     /// Takes the segment that was made ready, and hands out the work for the next one.
     pub(super) fn next_job(&mut self) -> Option<SegmentJob> {
-        if let Some(result) = self.prepared.lock().take() {
-            let (spare, found) = match result {
-                Ok(spare) => (Some(spare), NextSegment::Coming),
-                Err(error) => {
-                    // The log goes on until its segment is full, and fails there if need be. Every
-                    // append tries again, and what is the same each time is said once.
-                    if self.next_segment == NextSegment::Coming {
-                        tracing::warn!(%error, "cannot prepare the next segment of the log");
-                    }
-                    let is_full = error.is_storage_full();
-                    (None, if is_full { NextSegment::NoRoom } else { NextSegment::Failed })
-                }
-            };
-            self.next_segment = found;
-            self.wal.adopt(spare);
-        }
+        self.take_result();
         let preparation = self.wal.preparation()?;
         Some(SegmentJob { preparation, result: self.prepared.clone() })
+    }
+
+    fn take_result(&mut self) {
+        let Some(result) = self.prepared.lock().take() else { return };
+        let (spare, found) = match result {
+            Ok(spare) => (Some(spare), NextSegment::Coming),
+            Err(error) => {
+                let is_full = error.is_storage_full();
+                let found = if is_full { NextSegment::NoRoom } else { NextSegment::Failed };
+                // The log goes on until its segment is full, and fails there if need be. Every append
+                // tries again, and what is the same each time is said once.
+                if self.next_segment != found {
+                    tracing::warn!(%error, "cannot prepare the next segment of the log");
+                }
+                (None, found)
+            }
+        };
+        self.next_segment = found;
+        self.wal.adopt(spare);
     }
 }
 
@@ -186,8 +192,40 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::consensus::{Entry, EntryKind};
     use crate::storage::tests::test_fs::TestFs;
     use crate::storage::wal::{Metadata, WalOptions};
+
+    #[test]
+    fn a_released_segment_becomes_the_next_one_where_there_is_no_room() {
+        let fs = TestFs::default();
+        let metadata = Metadata { cluster_id: 1, member_id: 2 };
+        let options = WalOptions { segment_bytes: 4096, segments_max: 5 };
+        let wal = Wal::create(fs.shared(), Path::new("/d/wal"), options, metadata, 3).unwrap();
+        let (mut log, status) =
+            (LogWriter::new(wal, Arc::new(Metrics::new(&[], false))), LogSync::default());
+        let mut index = 0;
+        let mut append = |log: &mut LogWriter| {
+            index += 1;
+            let data = vec![1; 1000].into();
+            let entries = vec![Entry { index, term: 1, kind: EntryKind::Normal, data }];
+            log.append(Persist { entries, sync: Some(index), ..Persist::default() }, &status)
+                .unwrap();
+            log.sync_if_needed(&status).unwrap();
+        };
+        (0..8).for_each(|_| append(&mut log));
+        fs.say_free(0);
+        // As the owner does: a job behind each append, and its result with the next one.
+        log.next_job().expect("none is ready").run();
+        assert_eq!(log.next_segment(), NextSegment::Coming);
+        log.next_job().expect("it found no room").run();
+        assert_eq!(log.next_segment(), NextSegment::NoRoom);
+        log.release(8, true, &status).unwrap();
+        log.next_job().expect("it found no room").run();
+        assert!(log.next_job().is_none(), "one is ready");
+        assert_eq!(log.next_segment(), NextSegment::Coming);
+        (0..4).for_each(|_| append(&mut log));
+    }
 
     #[test]
     fn a_segment_for_which_there_was_no_thread_is_tried_again() {

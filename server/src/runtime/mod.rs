@@ -43,7 +43,7 @@ use place::Place;
 pub use background::{Work, Worker};
 pub use log::SegmentJob;
 pub use owner::{Beside, Owner};
-pub use place::say_what_to_free;
+pub use place::{Room, say_what_to_free};
 pub use recovery::{Progress, Recovered, Report, Setup, recover};
 pub use spare::SpareSpace;
 
@@ -307,7 +307,7 @@ pub fn start(
     let assembled = assemble(setup, recovered, options, surroundings)?;
     let Assembled { handle, worker, mut reserve, data_dir, core } = assembled;
     let data_dir = Arc::new(data_dir);
-    let place = Place::new(setup.fs.clone(), data_dir.clone(), core.log.segment_bytes());
+    let place = Place::new(setup.fs.clone(), data_dir.clone(), core.log.kept_bytes());
     let background = Background::spawn(worker, (work, queue), place)?;
     let threads = Threads::new(background, data_dir.clone());
     let owner = Owner::new(core, handle.clone(), threads);

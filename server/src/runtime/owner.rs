@@ -303,8 +303,12 @@ impl<B: Beside> Owner<B> {
                 }
                 Effect::AutoCompact { revision, mode } => log_auto_compaction(revision, mode),
                 Effect::Flush(batch) => self.beside.flush(batch),
-                Effect::ReleaseLog { upto, disk_is_low } => {
-                    self.log.release(upto, disk_is_low, &self.handle.status().log_sync)?;
+                Effect::ReleaseLog { upto, is_tight } => {
+                    self.log.release(upto, is_tight, &self.handle.status().log_sync)?;
+                    if is_tight {
+                        // One of those may become the next, and a disk that refused may have room again.
+                        self.look_ahead();
+                    }
                 }
             }
         }
@@ -327,8 +331,8 @@ impl<B: Beside> Owner<B> {
         let is_short = self.log.next_segment() == NextSegment::NoRoom;
         let was_short = self.handle.status().room.log_is_short.swap(is_short, Ordering::Relaxed);
         if is_short && !was_short {
-            // At once: the next look at the room may be a second away.
-            self.handle.mailbox().event(Event::DiskSpace { is_low: true });
+            // At once: the next look at the room may be a second away. From then on it says so.
+            self.handle.mailbox().event(Event::DiskSpace { is_low: true, is_tight: true });
         }
     }
 

@@ -18,7 +18,7 @@ use super::checkpoint::{
     CHECKPOINT_BYTES, CHUNK_BYTES_MAX, CheckpointError, CheckpointHead, CheckpointReport,
     CheckpointWriter,
 };
-use super::fs::{SharedFs, is_out_of_files, is_storage_full};
+use super::fs::{SharedFs, Space, is_out_of_files, is_storage_full};
 use super::state::{
     FlushError, FlushProgress, FlushReport, OpenError, Rewrite, RewriteError, RewriteProgress,
     RewriteReport, StateStore,
@@ -35,6 +35,9 @@ const REWRITE_STEP_ROWS: usize = 2000;
 
 /// Flushes after which a rewrite that could not be made is tried again.
 const REWRITE_RETRY_FLUSHES: u32 = 100;
+
+/// So much more room, or a share of a small disk, and it is tried again before that.
+const REWRITE_RETRY_BYTES: u64 = 64 << 20;
 
 /// Flushes after which a checkpoint that could not be written is tried again: what was written was in
 /// vain. Twice as many each time, until one is complete.
@@ -98,6 +101,38 @@ struct Rewriting {
     is_over: bool,
     /// Flushes to wait before space is looked at again.
     pause_flushes: u32,
+    room_at_skip: RoomAtSkip,
+}
+
+impl Rewriting {
+    /// One could not be made.
+    fn skip(&mut self) {
+        (self.under_way, self.room_at_skip) = (None, RoomAtSkip::Unknown);
+        self.pause_flushes = REWRITE_RETRY_FLUSHES;
+    }
+
+    /// Looks whether there is more room than when it could not be made.
+    fn look(&mut self, space: Space) {
+        let more_bytes = space.share_bytes(REWRITE_RETRY_BYTES);
+        match self.room_at_skip {
+            RoomAtSkip::Unknown => self.room_at_skip = RoomAtSkip::Bytes(space.free_bytes),
+            RoomAtSkip::Bytes(bytes) if space.free_bytes >= bytes.saturating_add(more_bytes) => {
+                (self.room_at_skip, self.pause_flushes) = (RoomAtSkip::None, 0);
+            }
+            RoomAtSkip::Bytes(_) | RoomAtSkip::None => {}
+        }
+    }
+}
+
+/// What was free when a rewrite could not be made.
+#[derive(Clone, Copy, Default)]
+enum RoomAtSkip {
+    /// The last one was made.
+    #[default]
+    None,
+    /// To be looked at, without what was copied in vain.
+    Unknown,
+    Bytes(u64),
 }
 
 /// What a flusher is in the middle of.
@@ -218,14 +253,12 @@ impl Flusher {
         self.rewrite.is_wanted
     }
 
-    /// Takes whether the disk is almost full, looked at now and then. While it is, less unused space is worth
-    /// giving back, and there are hardly any flushes to wait for.
-    pub fn disk_space(&mut self, is_low: bool) {
-        self.disk_is_low = is_low;
-        if is_low {
-            let pause_flushes = self.rewrite.pause_flushes;
-            self.rewrite.pause_flushes = pause_flushes.saturating_sub(REWRITE_RETRY_FLUSHES / 10);
-        }
+    /// Takes what is left of the disk, looked at now and then. While it is almost full less unused space is worth
+    /// giving back; and as there are hardly any flushes then, one that could not be made is tried again when
+    /// there is more room.
+    pub fn disk_space(&mut self, space: Space) {
+        self.disk_is_low = space.is_low();
+        self.rewrite.look(space);
     }
 
     /// Asks for a checkpoint, if anything was flushed since the last one.
@@ -422,7 +455,7 @@ impl Flusher {
                 Err(FlusherError::Rewrite(error))
             }
             Err(error) => {
-                self.rewrite.under_way = None;
+                self.rewrite.skip();
                 Ok(Step::RewriteSkipped(error))
             }
         }
@@ -441,6 +474,23 @@ mod tests {
     use crate::view::PIN_MS_MAX;
 
     const GENERATION: u64 = 3;
+
+    #[test]
+    fn a_rewrite_for_which_there_was_no_room_is_tried_again_when_there_is_more() {
+        let mut rewrite = Rewriting::default();
+        let mut is_due = |free_mib: u64| {
+            rewrite.look(Space { free_bytes: free_mib << 20, total_bytes: 1 << 40 });
+            rewrite.pause_flushes == 0
+        };
+        assert!(is_due(300), "none was tried");
+        rewrite.skip();
+        let mut is_due = |free_mib: u64| {
+            rewrite.look(Space { free_bytes: free_mib << 20, total_bytes: 1 << 40 });
+            rewrite.pause_flushes == 0
+        };
+        // The first look finds the room without the copy that was given up.
+        assert_eq!([300, 300, 363, 364].map(&mut is_due), [false, false, false, true]);
+    }
 
     /// A view with a flusher behind it that wants a checkpoint after each flush.
     struct Member {

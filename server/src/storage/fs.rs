@@ -94,14 +94,14 @@ pub struct Space {
 
 /// Below this much free space, or a twentieth of the whole if that is less, a file system is low, in bytes.
 const LOW_BYTES_MAX: u64 = 512 << 20;
-/// But not below this much, or an eighth of the whole: what was taken before writes are refused has to go
-/// somewhere, in bytes.
-const LOW_BYTES_MIN: u64 = 64 << 20;
+/// But not below this much, or three sixteenths of the whole: the log takes a segment of it, and what was taken
+/// before writes are refused has to go somewhere, in bytes.
+const LOW_BYTES_MIN: u64 = 128 << 20;
 
 impl Space {
     /// The free bytes below which writes that add are refused.
     pub fn low_bytes(&self) -> u64 {
-        let low_bytes_min = LOW_BYTES_MIN.min(self.total_bytes / 8);
+        let low_bytes_min = LOW_BYTES_MIN.min(self.total_bytes / 16 * 3);
         LOW_BYTES_MAX.min(self.total_bytes / 20).max(low_bytes_min)
     }
 
@@ -137,12 +137,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_disk_is_low_at_half_a_gibibyte_a_smaller_one_at_a_twentieth_and_a_small_one_at_an_eighth()
-    {
+    fn a_disk_is_low_at_half_a_gibibyte_or_a_twentieth_and_a_small_one_at_three_sixteenths() {
         let low = |free_bytes, total_bytes| Space { free_bytes, total_bytes }.is_low();
         assert!(!low(600 << 20, 1 << 40) && low(500 << 20, 1 << 40));
         assert!(!low(210 << 20, 4 << 30) && low(200 << 20, 4 << 30));
-        assert!(!low(64 << 20, 1 << 30) && low(63 << 20, 1 << 30));
-        assert!(!low(25 << 20, 200 << 20) && low(24 << 20, 200 << 20));
+        assert!(!low(128 << 20, 1 << 30) && low(127 << 20, 1 << 30));
+        assert!(!low(38 << 20, 200 << 20) && low(37 << 20, 200 << 20));
     }
 }

@@ -39,11 +39,9 @@ impl Reserve {
     /// # Errors
     /// If the disk refuses.
     pub fn open(fs: SharedFs, path: &Path, bytes: u64) -> io::Result<Self> {
-        let is_held = match fs.open(path, OpenMode::Existing) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            file => file?.len()? == bytes,
-        };
-        Ok(Self { fs, path: path.to_owned(), bytes, is_held })
+        let mut reserve = Self { fs, path: path.to_owned(), bytes, is_held: false };
+        reserve.is_held = reserve.held_bytes()? >= bytes;
+        Ok(reserve)
     }
 
     /// The file.
@@ -87,7 +85,12 @@ impl Reserve {
             return Ok(true);
         }
         let folder = super::data_dir::parent(&self.path);
-        if self.fs.space(folder)?.free_bytes < self.bytes.saturating_mul(FREE_FACTOR) {
+        let space = self.fs.space(folder)?;
+        // A smaller one, as of another version, is given up for it.
+        let free_bytes = space.free_bytes.saturating_add(self.held_bytes()?);
+        let left_bytes = free_bytes.saturating_sub(self.bytes);
+        let would_make_it_low = !space.is_low() && left_bytes < space.low_bytes();
+        if free_bytes < self.bytes.saturating_mul(FREE_FACTOR) || would_make_it_low {
             return Ok(false);
         }
         if let Err(error) = self.fill() {
@@ -97,6 +100,14 @@ impl Reserve {
         }
         self.is_held = true;
         Ok(true)
+    }
+
+    /// The length of the file, if there is one.
+    fn held_bytes(&self) -> io::Result<u64> {
+        match self.fs.open(&self.path, OpenMode::Existing) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            file => file?.len(),
+        }
     }
 
     fn fill(&self) -> io::Result<()> {
@@ -194,6 +205,36 @@ mod tests {
         fs.put(path, &[1; 100]);
         let mut reserve = Reserve::open(fs.shared(), path, 4096).unwrap();
         assert!(reserve.release().unwrap(), "what it took is free, so a start may be tried again");
+    }
+
+    #[test]
+    fn a_smaller_one_counts_as_room_and_a_larger_one_is_held() {
+        let fs = TestFs::default();
+        let path = Path::new("/d/reserve");
+        fs.put(path, &[1; 1000]);
+        fs.say_total(16_000);
+        fs.say_free(5999);
+        let mut reserve = Reserve::open(fs.shared(), path, 2000).unwrap();
+        assert!(reserve.restore().unwrap());
+        assert_eq!(fs.bytes(path).len(), 2000);
+        assert!(Reserve::open(fs.shared(), path, 1000).unwrap().is_held());
+    }
+
+    #[test]
+    fn it_is_not_what_makes_the_disk_low() {
+        const MIB: u64 = 1 << 20;
+        let fs = TestFs::default();
+        let path = Path::new("/d/reserve");
+        fs.put(Path::new("/d/other"), b"");
+        let restore = |free_bytes| {
+            fs.say_free(free_bytes);
+            Reserve::open(fs.shared(), path, MIB).unwrap().restore().unwrap()
+        };
+        // 512 MiB are few.
+        assert!(!restore(513 * MIB - 1));
+        assert!(restore(513 * MIB));
+        fs.shared().remove_file(path).unwrap();
+        assert!(restore(400 * MIB), "it is low already");
     }
 
     #[test]

@@ -296,7 +296,9 @@ impl Hub {
             }
             let at = row.key.revision();
             let key = key_of(&row).ok_or(RowsError::Damaged(at))?;
-            let unread = if has_previous(&row) { Previous::NotRead } else { Previous::None };
+            // Nobody asks about it otherwise.
+            let has_none = inner.with_prev > 0 && !has_previous(&row);
+            let unread = if has_none { Previous::None } else { Previous::NotRead };
             let (groups, wants_prev_of_key) = inner.concern(&key);
             concerns += groups;
             let is_wanted = unread == Previous::NotRead && wants_prev_of_key;

@@ -82,7 +82,7 @@ pub enum DataDirError {
     },
     /// It is the `member` folder of a data dir of etcd.
     #[error(
-        "{} is a part of {}, the data dir of an etcd; choose another folder by --data-dir, and bring \
+        "{} looks like a part of {}, the data dir of an etcd; choose another folder by --data-dir, and bring \
          the keys in from a running etcd with `etcdctl make-mirror`",
         path.display(),
         above.display()

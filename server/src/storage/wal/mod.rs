@@ -55,7 +55,7 @@ use self::segment::{Segment, Spares};
 use self::tail::Tail;
 use crate::consensus::{ConfState, Entry, HardState};
 use crate::mutants::{self, Mutant};
-use crate::storage::fs::SharedFs;
+use crate::storage::fs::{SharedFs, Space};
 
 /// Whose log it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +100,16 @@ pub struct WalOptions {
     /// Segments that are kept although they are not needed any more, those in use included; 0 keeps
     /// all (`--max-wals`).
     pub segments_max: usize,
+}
+
+/// The shortest that a segment becomes on a small disk, bytes.
+const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+
+impl WalOptions {
+    /// The length of a segment on this file system, in bytes: a log of a few of them has to fit on it.
+    pub fn segment_bytes_on(&self, space: Space) -> u64 {
+        space.share_bytes(self.segment_bytes).max(SEGMENT_BYTES_MIN.min(self.segment_bytes))
+    }
 }
 
 impl Default for WalOptions {
@@ -175,7 +185,7 @@ impl Wal {
             return Err(WalError::Present { dir: dir.to_owned() });
         }
         segment::remove_prepared(&fs, dir)?;
-        let mut spares = Spares::new(segment::length(&fs, dir, options.segment_bytes)?);
+        let mut spares = Spares::new(segment::length(&fs, dir, &options)?);
         let mut encoder = Encoder::new(0, Some(stamp.into()));
         encoder.crc();
         encoder.metadata(metadata);
@@ -215,7 +225,7 @@ impl Wal {
     ) -> Result<(Self, WalContents), WalError> {
         let mut log = log::read(&fs, dir, from)?;
         segment::remove_prepared(&fs, dir)?;
-        let mut spares = Spares::new(segment::length(&fs, dir, options.segment_bytes)?);
+        let mut spares = Spares::new(segment::length(&fs, dir, &options)?);
         let crc = log.chain.crc.expect("each segment that was read begins with a checksum");
         let copy = spares.new_path(dir);
         let lengths = (log.tail_bytes, spares.bytes());
@@ -475,6 +485,11 @@ impl Wal {
     /// The length of a segment, bytes.
     pub fn segment_bytes(&self) -> u64 {
         self.spares.bytes()
+    }
+
+    /// What the segments that are kept may take together although nobody needs them, bytes; 0 if all are kept.
+    pub fn kept_bytes(&self) -> u64 {
+        (self.segments_max as u64).saturating_mul(self.segment_bytes())
     }
 
     /// The number of segments.

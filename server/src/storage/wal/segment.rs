@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::WalError;
+use super::{WalError, WalOptions};
 use crate::storage::fs::{File, OpenMode, SharedFs};
 
 /// Zeros that are written at once, bytes.
@@ -20,13 +20,11 @@ const ZEROS_PER_SYNC: u64 = 4 << 20;
 /// No sequence or index comes near it; a name that says so is not ours.
 pub(super) const NUMBER_MAX: u64 = 1 << 62;
 const PREPARED_SUFFIX: &str = ".prepare";
-/// The shortest that a segment becomes on a small disk, bytes.
-const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 
-/// The length of segments in `dir`, at most `bytes_max`: a log of a few of them has to fit on its disk.
-pub(super) fn length(fs: &SharedFs, dir: &Path, bytes_max: u64) -> Result<u64, WalError> {
+/// The length of segments in `dir`.
+pub(super) fn length(fs: &SharedFs, dir: &Path, options: &WalOptions) -> Result<u64, WalError> {
     let space = fs.space(dir).map_err(WalError::io("ask for the space of", dir))?;
-    Ok(space.share_bytes(bytes_max).max(SEGMENT_BYTES_MIN.min(bytes_max)))
+    Ok(options.segment_bytes_on(space))
 }
 
 /// A segment that is part of the log.
@@ -104,8 +102,6 @@ pub struct Preparation {
     fs: SharedFs,
     path: PathBuf,
     bytes: u64,
-    /// Nobody waits for it: it must not be what makes the disk low.
-    is_ahead: bool,
 }
 
 impl Preparation {
@@ -134,9 +130,7 @@ impl Preparation {
         let held_bytes = file.len().map_err(WalError::io("read the length of", path))?;
         // Asked first: filling the disk to its last byte would stop the state store in the meantime.
         let space = self.fs.space(path).map_err(WalError::io("ask for the space of", path))?;
-        let needed_bytes = self.bytes.saturating_sub(held_bytes);
-        let left_bytes_min = if self.is_ahead { space.low_bytes() } else { 0 };
-        if needed_bytes > 0 && space.free_bytes < needed_bytes + left_bytes_min {
+        if space.free_bytes < self.bytes.saturating_sub(held_bytes) {
             return Err(WalError::io("fill", path)(io::ErrorKind::StorageFull.into()));
         }
         file.set_len(self.bytes).map_err(WalError::io("resize", path))?;
@@ -202,12 +196,12 @@ impl Spares {
             return None;
         }
         self.is_preparing = true;
-        Some(self.job(fs, dir, true))
+        Some(self.job(fs, dir))
     }
 
-    fn job(&mut self, fs: &SharedFs, dir: &Path, is_ahead: bool) -> Preparation {
+    fn job(&mut self, fs: &SharedFs, dir: &Path) -> Preparation {
         let path = self.reusable.take().unwrap_or_else(|| self.new_path(dir));
-        Preparation { fs: fs.clone(), path, bytes: self.bytes, is_ahead }
+        Preparation { fs: fs.clone(), path, bytes: self.bytes }
     }
 
     /// Takes what a preparation gave; after a failure another may be asked for.
@@ -222,7 +216,7 @@ impl Spares {
     pub(super) fn take(&mut self, fs: &SharedFs, dir: &Path) -> Result<Spare, WalError> {
         match self.ready.take() {
             Some(spare) => Ok(spare),
-            None => self.job(fs, dir, false).run(),
+            None => self.job(fs, dir).run(),
         }
     }
 

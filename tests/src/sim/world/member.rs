@@ -24,12 +24,11 @@ use quorate_server::lease::Lease;
 use quorate_server::mvcc::{Limits, Revision, Row};
 use quorate_server::replica::{self, LeaseConfig, Published};
 use quorate_server::runtime::{
-    Assembled, Beside, Options, Owner, Progress, Report, RunError, SegmentJob, Setup, SpareSpace,
-    Surroundings, Work, Worker, assemble, recover,
+    Assembled, Beside, Options, Owner, Progress, Report, Room, RunError, SegmentJob, Setup,
+    SpareSpace, Surroundings, Work, Worker, assemble, recover,
 };
 use quorate_server::state_machine::{FlushBatch, Member as Listed};
-use quorate_server::storage::data_dir::DataDir;
-use quorate_server::storage::data_dir::MadeWith;
+use quorate_server::storage::data_dir::{DataDir, MadeWith};
 use quorate_server::storage::flusher::{Activity as Flushing, Step};
 use quorate_server::storage::wal::WalOptions;
 use quorate_server::telemetry::Metrics;
@@ -268,8 +267,8 @@ impl Life {
     }
 
     /// Says how much space is left.
-    pub(super) fn check_space(&mut self, is_low: bool) {
-        self.worker.disk_space(is_low);
+    pub(super) fn check_space(&mut self, room: &Room) {
+        self.worker.disk_space(room);
     }
 
     /// The leases, and which keys have them.

@@ -1,5 +1,10 @@
 //! What goes wrong in a run, beside what ends it: the disk, pauses, and what they met.
 
+use std::path::Path;
+
+use quorate_server::runtime::Room;
+use quorate_server::storage::fs::FileSystem as _;
+
 use super::super::member::Life;
 use super::{End, Run};
 use crate::sim::coverage::{Activity, Fault};
@@ -75,7 +80,10 @@ impl Run {
             }
             _ => {
                 let is_low = self.plan.member.quota_bytes.is_some() && self.rng.percent(30);
-                life.check_space(is_low);
+                let is_tight = is_low || self.rng.percent(30);
+                if let Ok(space) = self.disk().space(Path::new("data")) {
+                    life.check_space(&Room { data: space, log: space, is_low, is_tight });
+                }
                 life.set_aside();
             }
         }
