@@ -1,8 +1,10 @@
 //! Sockets for clients: bound at the start, then each connection served until it or the member ends.
 //!
 //! gRPC and HTTP share a port, as in etcd: what can be a call goes to the [`Api`],
-//! everything else to the [`Site`]. Everything runs on the runtime of the caller.
+//! everything else to the [`Site`]. Everything runs on the runtime of the caller. There are as many
+//! connections as [`Admission`] lets in.
 
+mod admission;
 mod frames;
 mod pings;
 mod watched;
@@ -27,7 +29,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::api::{self, Api, ReplyBody};
 use crate::config::{Http2Config, ListenAddr};
@@ -35,6 +37,8 @@ use crate::http::{Loading, Site, Surface};
 use crate::telemetry::Metrics;
 
 use watched::{Pace, Watched};
+
+pub use admission::{Admission, TooFewFiles};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -92,6 +96,8 @@ pub struct Front {
     pub services: watch::Receiver<Option<Services>>,
     /// What there is to be seen until then.
     pub loading: Arc<Loading>,
+    /// Lets connections in.
+    pub admission: Admission,
     /// Counts connections.
     pub metrics: Arc<Metrics>,
 }
@@ -139,12 +145,13 @@ impl Listener {
         let graceful = GracefulShutdown::new();
         loop {
             let accepted = tokio::select! {
-                accepted = self.accept() => accepted,
+                accepted = self.accept_one_that_fits(&front.admission) => accepted,
                 _ = stop.wait_for(|stop| *stop) => break,
             };
             match accepted {
-                Ok(stream) => {
-                    spawn(Watched::new(stream, pace), &front, &builder, &graceful);
+                Ok((stream, permit)) => {
+                    let stream = Watched::new(stream, pace);
+                    spawn((stream, permit), &front, &builder, &graceful);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "connection not accepted");
@@ -158,6 +165,15 @@ impl Listener {
         if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
             tracing::info!("connections are still open and end with the process");
         }
+    }
+
+    /// The first that does not fit is accepted too, and waits here; those after it wait in the kernel.
+    async fn accept_one_that_fits(
+        &self,
+        admission: &Admission,
+    ) -> io::Result<(Stream, OwnedSemaphorePermit)> {
+        let stream = self.accept().await?;
+        Ok((stream, admission.admit().await))
     }
 
     async fn accept(&self) -> io::Result<Stream> {
@@ -246,7 +262,7 @@ fn connections(http2: Http2Config) -> auto::Builder<TokioExecutor> {
 }
 
 fn spawn(
-    stream: Watched<Stream>,
+    (stream, permit): (Watched<Stream>, OwnedSemaphorePermit),
     front: &Front,
     builder: &Arc<auto::Builder<TokioExecutor>>,
     graceful: &GracefulShutdown,
@@ -262,6 +278,7 @@ fn spawn(
             tracing::debug!(%error, "connection ended");
         }
         connections.dec();
+        drop(permit);
     });
 }
 
@@ -401,6 +418,7 @@ mod tests {
             surface: None,
             services: watch::channel(None).1,
             loading: Arc::new(Loading::new(|| 0)),
+            admission: Admission::of(100),
             metrics: Arc::new(Metrics::new(&[], false)),
         }
     }
@@ -429,6 +447,43 @@ mod tests {
         stop.send(true).unwrap();
         serving.await.unwrap();
         assert!(TcpStream::connect(bound).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_does_not_fit_is_served_when_another_one_of_any_listener_ends() {
+        let front = Front { admission: Admission::of(1), ..front() };
+        let (stop, stopped) = watch::channel(false);
+        let mut listening = Vec::new();
+        let mut serve = || {
+            let addr = ListenAddr::Tcp(([127, 0, 0, 1], 0).into());
+            let listener = Listener::bind(&addr, FLAG, false).unwrap();
+            let bound = listener.local_addr().unwrap();
+            listening.push(tokio::spawn(listener.serve(front.clone(), HTTP2, stopped.clone())));
+            bound
+        };
+        let (one, other) = (serve(), serve());
+        let mut first = TcpStream::connect(one).await.unwrap();
+        first.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        assert_eq!(first.read_u8().await.unwrap(), b'H');
+        let mut waiting = Vec::new();
+        for bound in [one, other, other] {
+            let stream = TcpStream::connect(bound).await.unwrap();
+            waiting.push(tokio::spawn(get(stream)));
+        }
+        // Each listener has taken one that it does not serve.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(front.metrics.own.connections.get(), 1);
+        assert!(waiting.iter().all(|reply| !reply.is_finished()));
+        drop(first);
+        for reply in waiting {
+            assert!(reply.await.unwrap().starts_with("HTTP/1.1 404"));
+        }
+        stop.send(true).unwrap();
+        for listening in listening {
+            listening.await.unwrap();
+        }
     }
 
     /// Read from etcd 3.7.3, which sets 30 s, and has the rest from Go.

@@ -15,7 +15,7 @@ use crate::config::{
 use crate::consensus::{self, LogLimits};
 use crate::handle::{Handle, RequestError};
 use crate::http::{Loading, Site, Surface};
-use crate::listen::{Front, ListenError, Listener, Services};
+use crate::listen::{Admission, Front, ListenError, Listener, Services, TooFewFiles};
 use crate::mvcc::Limits;
 use crate::replica::{self, FlushLimits, LeaseConfig};
 use crate::runtime::{self, Options, Progress, RecoverError, Recovered, Report, RunError, Setup};
@@ -73,6 +73,8 @@ const _: () = assert!(REQUEST_BYTES_MAX as u64 + COMMAND_OVERHEAD_MAX <= ENTRY_D
 #[allow(missing_docs)] // The variants are the errors they hold.
 pub enum ServerError {
     #[error(transparent)]
+    Files(#[from] TooFewFiles),
+    #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]
     Recover(#[from] RecoverError),
@@ -88,7 +90,7 @@ impl ServerError {
         match self {
             Self::Recover(error) => error.exit_code(),
             Self::Run(error) => error.exit_code(),
-            Self::Listen(_) | Self::Io(_) => 1,
+            Self::Files(_) | Self::Listen(_) | Self::Io(_) => 1,
         }
     }
 
@@ -97,7 +99,7 @@ impl ServerError {
         match self {
             Self::Recover(error) => error.is_storage_full(),
             Self::Run(error) => error.is_storage_full(),
-            Self::Listen(_) | Self::Io(_) => false,
+            Self::Files(_) | Self::Listen(_) | Self::Io(_) => false,
         }
     }
 }
@@ -131,7 +133,12 @@ async fn serve(config: &Config) -> Result<(), ServerError> {
     let progress = Arc::new(Progress::default());
     let (open, services) = watch::channel(None);
     let (stop, stopping) = watch::channel(false);
-    let entrance = Entrance { services, progress: progress.clone(), metrics: metrics.clone() };
+    let entrance = Entrance {
+        services,
+        progress: progress.clone(),
+        admission: Admission::of_process()?,
+        metrics: metrics.clone(),
+    };
     let connections = accept(bind(config)?, config, &entrance, &stopping);
 
     let setup = Arc::new(setup(config, Arc::new(OsFs))?);
@@ -220,6 +227,7 @@ fn services_of(config: &Config, handle: &Handle, metrics: &Arc<Metrics>) -> Serv
 struct Entrance {
     services: watch::Receiver<Option<Services>>,
     progress: Arc<Progress>,
+    admission: Admission,
     metrics: Arc<Metrics>,
 }
 
@@ -263,6 +271,7 @@ fn accept(
                 surface,
                 services: entrance.services.clone(),
                 loading: loading.clone(),
+                admission: entrance.admission.clone(),
                 metrics: entrance.metrics.clone(),
             };
             tokio::spawn(listener.serve(front, config.listen.http2, stopping.clone()))

@@ -123,6 +123,7 @@ const UNFINISHED: &[&str] = &["todo", "unimplemented", "dbg"];
 /// Functions that sleep between two looks at a condition, under a deadline; and two of a benchmark, where
 /// the method of measuring asks for a rest of a minute.
 const POLLING: &[(&str, &str)] = &[
+    ("tests/tests/connections.rs", "wait_listening"),
     ("tests/tests/lease.rs", "keep_for"),
     ("tests/tests/lease.rs", "wait_for_keys"),
     ("tests/tests/model.rs", "connect"),

@@ -18,7 +18,7 @@ use super::checkpoint::{
     CHECKPOINT_BYTES, CHUNK_BYTES_MAX, CheckpointError, CheckpointHead, CheckpointReport,
     CheckpointWriter,
 };
-use super::fs::{SharedFs, is_storage_full};
+use super::fs::{SharedFs, is_out_of_files, is_storage_full};
 use super::state::{
     FlushError, FlushProgress, FlushReport, OpenError, Rewrite, RewriteError, RewriteProgress,
     RewriteReport, StateStore,
@@ -314,10 +314,15 @@ impl Flusher {
         self.checkpoint.revision < compact_revision && (is_new || has_deleted)
     }
 
-    /// A full disk has no room for what is only a shortcut: the store goes on in the space it has.
+    /// A full disk has no room for what is only a shortcut: the store goes on in the space it has. No more has
+    /// a process that cannot open one file more. Any other error is a word of the disk that holds the store.
     fn checkpoint_step(&mut self) -> Result<Step, FlusherError> {
         match self.try_checkpoint_step() {
-            Err(error) if error.is_storage_full() && !mutants::on(Mutant::CheckpointNeedsRoom) => {
+            Err(FlusherError::Checkpoint(error))
+                if is_out_of_files(&error.source)
+                    || is_storage_full(&error.source)
+                        && !mutants::on(Mutant::CheckpointNeedsRoom) =>
+            {
                 Ok(self.give_up_checkpoint(&error.to_string()))
             }
             result => result,
@@ -434,6 +439,7 @@ mod tests {
 
     /// A view with a flusher behind it that wants a checkpoint after each flush.
     struct Member {
+        fs: TestFs,
         view: Arc<View>,
         flusher: Flusher,
         applied_index: u64,
@@ -455,7 +461,7 @@ mod tests {
             let options =
                 FlusherOptions { checkpoint_bytes: 1, ..FlusherOptions::new("member".into(), 7) };
             let flusher = Flusher::new((fs.shared(), options), store, view.clone(), 0);
-            Self { view, flusher, applied_index: 0 }
+            Self { fs, view, flusher, applied_index: 0 }
         }
 
         fn put(&mut self, key: usize) {
@@ -525,6 +531,25 @@ mod tests {
         member.flush();
         member.view.pass(PIN_MS_MAX - 1);
         assert_eq!(member.checkpoint(1000), Some(Ok(())));
+    }
+
+    /// It ended the member: a checkpoint is the first to need a file of its own.
+    #[test]
+    fn a_checkpoint_for_which_there_is_no_file_left_is_given_up_whatever_it_needs_it_for() {
+        // Its file, the sync of its folder, the names in it.
+        for opens in 0..3 {
+            let mut member = Member::new();
+            member.put(0);
+            member.flush();
+            member.fs.leave_files(Some(opens));
+            let given_up = member.checkpoint(0).expect("it is wanted").unwrap_err();
+            assert!(given_up.ends_with("(os error 24)"), "after {opens}: {given_up}");
+            member.put(1);
+            member.flush();
+            member.fs.leave_files(None);
+            member.flusher.begin_stop();
+            assert_eq!(member.checkpoint(0), Some(Ok(())));
+        }
     }
 
     #[test]

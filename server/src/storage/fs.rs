@@ -8,6 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 /// A file system.
 ///
 /// Durability is explicit: data of a file is durable after [`File::sync_data`], its name after
@@ -118,6 +120,13 @@ impl Space {
 /// Whether a call failed for want of space: the disk is full, or what this user may take of it.
 pub fn is_storage_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether a call failed because this process or the system has no file left to open: nothing is said of the
+/// disk.
+pub fn is_out_of_files(error: &io::Error) -> bool {
+    let errno = error.raw_os_error();
+    [Errno::MFILE, Errno::NFILE].iter().any(|none_left| errno == Some(none_left.raw_os_error()))
 }
 
 /// A shared file system.

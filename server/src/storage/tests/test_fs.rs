@@ -42,6 +42,8 @@ struct Inner {
     total_bytes: Option<u64>,
     /// A folder that cannot be synced.
     unsyncable: Option<(PathBuf, io::ErrorKind)>,
+    /// How many files and folders can still be opened, if not any number.
+    files_left: Option<u64>,
 }
 
 /// A call that fails on purpose.
@@ -154,6 +156,11 @@ impl TestFs {
         self.0.lock().unsyncable = Some((folder.to_owned(), kind));
     }
 
+    /// Lets so many more files and folders be opened; `None` any number.
+    pub(crate) fn leave_files(&self, files_left: Option<u64>) {
+        self.0.lock().files_left = files_left;
+    }
+
     pub(crate) fn file(&self, path: &Path) -> Option<Vec<u8>> {
         let inner = self.0.lock();
         inner.disk.names.get(path).map(|&id| inner.disk.files[id].now.clone())
@@ -245,6 +252,18 @@ impl Inner {
         }
         self.has_failed = true;
         Err(failure.kind.into())
+    }
+
+    /// Opens a file or a folder, if one more can be opened.
+    fn open(&mut self) -> io::Result<()> {
+        match &mut self.files_left {
+            Some(0) => Err(rustix::io::Errno::MFILE.into()),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// Counts a change, and fails it if it is the one.
@@ -375,6 +394,7 @@ impl FileSystem for TestFs {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>> {
         let mut inner = self.0.lock();
         inner.call(mode != OpenMode::Existing)?;
+        inner.open()?;
         let known = inner.disk.names.get(path).copied();
         let id = match (known, mode) {
             (Some(_), OpenMode::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
@@ -434,6 +454,7 @@ impl FileSystem for TestFs {
     fn read_dir(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         let mut inner = self.0.lock();
         inner.call(false)?;
+        inner.open()?;
         let disk = &inner.disk;
         if disk.names.contains_key(path) {
             return Err(io::ErrorKind::NotADirectory.into());
@@ -453,6 +474,7 @@ impl FileSystem for TestFs {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut inner = self.0.lock();
         inner.call(false)?;
+        inner.open()?;
         inner.change()?;
         if let Some((_, kind)) = inner.unsyncable.as_ref().filter(|(folder, _)| folder == path) {
             return Err((*kind).into());
