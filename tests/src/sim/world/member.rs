@@ -22,7 +22,7 @@ use quorate_server::consensus::{self, LogLimits};
 use quorate_server::handle::Handle;
 use quorate_server::lease::Lease;
 use quorate_server::mvcc::{Limits, Revision, Row};
-use quorate_server::replica::{self, Event, LeaseConfig, Published};
+use quorate_server::replica::{self, LeaseConfig, Published};
 use quorate_server::runtime::{
     Assembled, Beside, Options, Owner, Progress, Report, RunError, SegmentJob, Setup, SpareSpace,
     Surroundings, Work, Worker, assemble, recover,
