@@ -15,6 +15,7 @@ use quorate_server::config::{
     self, Config, ConfigError, Loaded, LogConfig, LogFormat, LogLevel, LogOutput,
 };
 use quorate_server::server;
+use quorate_server::storage::state::panics;
 use quorate_server::telemetry::{self, LogError};
 use tracing::level_filters::LevelFilter;
 
@@ -26,6 +27,11 @@ fn main() -> ExitCode {
     // anything unwinds, so it covers the tasks too whose panics the runtime would catch.
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
+        // One inside redb says that its file is damaged, and the process ends as for any other damage.
+        if let Some(damaged) = panics::of_file(panic) {
+            tracing::error!(error = %damaged, "the member ended");
+            std::process::exit(damaged.exit_code().into());
+        }
         report(panic);
         std::process::abort();
     }));

@@ -62,7 +62,6 @@ fn open(disk: &SimFs) -> StateStore {
         identity: Identity { cluster_id: 7, incarnation: 9 },
         create: true,
         generation: 1,
-        verify: false,
     };
     StateStore::open(disk.shared(), Path::new("state.redb"), &options)
         .expect("the disk works")

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Files that connections leave to the member, as in etcd. It has some 30 open at the most; each listener may
+/// Files that connections leave to the member, as in etcd. It has some 20 open; each listener may
 /// hold one more connection that waits to be admitted.
 const RESERVED_FILES: u64 = 150;
 

@@ -508,7 +508,6 @@ mod tests {
                 identity: Identity { cluster_id: 7, incarnation: 9 },
                 create: true,
                 generation: GENERATION,
-                verify: false,
             };
             let path = Path::new("member/state.redb");
             let store = StateStore::open(fs.shared(), path, &options).unwrap().store;

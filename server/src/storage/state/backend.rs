@@ -144,8 +144,6 @@ pub(super) struct FileOptions {
     pub(super) mode: OpenMode,
     /// What redb may keep in memory.
     pub(super) cache_bytes: usize,
-    /// Whether every page's checksum is verified first; reads the whole file.
-    pub(super) verify: bool,
     /// What is known of the file, if it was open before.
     pub(super) meter: Option<Arc<Meter>>,
 }
@@ -170,10 +168,9 @@ pub(super) fn open_file(
     let on_repair = repaired.clone();
     let database = Builder::new()
         .set_cache_size(options.cache_bytes)
-        .set_check_integrity_on_open(options.verify)
         .set_repair_callback(move |_| on_repair.store(true, Ordering::Relaxed))
         .create_with_backend(backend)?;
-    let repaired = repaired.load(Ordering::Relaxed) && !options.verify;
+    let repaired = repaired.load(Ordering::Relaxed);
     Ok(OpenFile { database, meter, repaired })
 }
 

@@ -8,6 +8,7 @@ use redb::{Durability, WriteTransaction};
 
 use super::StateStore;
 use super::error::{Fault, FlushError, Refusal};
+use super::panics;
 use super::tables::{self, Appended, Header};
 use crate::mutants::{self, Mutant};
 use crate::mvcc::{Row, RowKey};
@@ -108,6 +109,7 @@ impl StateStore {
     /// # Panics
     /// If no flush was begun.
     pub fn step_flush(&mut self, rows_max: usize) -> Result<FlushProgress, FlushError> {
+        let _inside = panics::enter(&self.shared.path);
         let mut running = self.running.take().expect("begin_flush comes before its steps");
         match running.step(rows_max) {
             Ok(true) => {

@@ -13,6 +13,8 @@
 //!   *rewrite*), so that a simulator can interleave them with anything else.
 //! - Any number of readers: a [`StoreReader`] opens a transaction per call and holds nothing between.
 //! - Every value carries a checksum that each read verifies; one that does not match is final too.
+//! - What is read in order must ascend, and be as much as the file says that there is.
+//! - Every call of redb says first which file it is about: if it panics, that one is damaged, see [`panics`].
 //! - An I/O error is final: the store takes no further call, and the process ends with the reason.
 //!
 //! redb itself runs on [`FileSystem`](crate::storage::fs::FileSystem), through a small back end.
@@ -21,6 +23,7 @@ mod backend;
 mod error;
 mod flush;
 mod open;
+pub mod panics;
 mod reader;
 mod rewrite;
 mod seal;
@@ -45,7 +48,7 @@ pub use self::error::{Fault, FlushError, OpenError, Refusal, RewriteError};
 pub use self::flush::{FlushProgress, FlushReport};
 pub use self::reader::StoreReader;
 pub use self::rewrite::{Rewrite, RewriteProgress, RewriteReport};
-pub use self::tables::Identity;
+pub use self::tables::{Identity, check_count};
 
 /// Free space that is worth a rewrite, in bytes, if it is also more than half of what the file takes.
 pub const REWRITE_FREE_BYTES_MIN: u64 = 256 << 20;
@@ -62,8 +65,6 @@ pub struct StoreOptions {
     pub create: bool,
     /// The generation of a created one.
     pub generation: u64,
-    /// Whether the checksum of every page is verified first; reads the whole file.
-    pub verify: bool,
 }
 
 /// An opened store, and what recovery must know.
@@ -72,6 +73,8 @@ pub struct Opened {
     pub store: StateStore,
     /// Every record of the small tables.
     pub tables: Vec<TableRow>,
+    /// How many rows it says that it holds: whoever reads all of them must find as many.
+    pub rows: u64,
     /// The last entry whose effects are in the store; 0 in a new one.
     pub applied_index: u64,
     /// The current revision after it; 1 in a new one.
@@ -168,6 +171,7 @@ impl StateStore {
     }
 
     fn shut(&mut self) -> Result<(), Fault> {
+        let _inside = panics::enter(&self.shared.path);
         self.running = None;
         self.retired.clear();
         match self.shared.replace(None).map(Arc::try_unwrap) {
@@ -187,6 +191,7 @@ impl StateStore {
     /// Closes replaced files that nobody reads any more. Here, not on a reader's thread: closing
     /// writes.
     fn drop_retired(&mut self) {
+        let _inside = panics::enter(&self.shared.path);
         self.retired.retain(|database| Arc::strong_count(database) > 1);
     }
 }

@@ -6,12 +6,13 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use redb::ReadableDatabase;
 
 use super::backend::{FileOptions, OpenFile, open_file};
 use super::error::{Fault, OpenError};
+use super::panics;
 use super::reader::Shared;
 use super::tables::{self, FORMAT, Header, REVISION_FIRST};
 use super::{Identity, Opened, StateStore, StoreOptions};
@@ -28,6 +29,8 @@ impl StateStore {
     /// The process must not go on: the data dir is wrong, of a later version, or damaged, or the file
     /// system refuses. An interrupted call is safe to repeat.
     pub fn open(fs: SharedFs, path: &Path, options: &StoreOptions) -> Result<Opened, OpenError> {
+        let shared_path: Arc<Path> = path.into();
+        let _inside = panics::enter(&shared_path);
         let failed =
             |action| move |fault: Fault| OpenError::Failed { path: path.to_owned(), action, fault };
         remove_if_there(&*fs, &part_path(path)).map_err(failed("clean up beside"))?;
@@ -40,12 +43,8 @@ impl StateStore {
             }
             create(&*fs, path, options).map_err(failed("create"))?;
         }
-        let file_options = FileOptions {
-            mode: OpenMode::Existing,
-            cache_bytes: options.cache_bytes,
-            verify: options.verify,
-            meter: None,
-        };
+        let file_options =
+            FileOptions { mode: OpenMode::Existing, cache_bytes: options.cache_bytes, meter: None };
         let OpenFile { database, meter, repaired } =
             open_file(&*fs, path, file_options).map_err(|fault| unreadable(path, fault))?;
         let header = Header::read(&database).map_err(|fault| unreadable(path, fault))?;
@@ -55,11 +54,14 @@ impl StateStore {
             .map_err(Fault::from)
             .and_then(|transaction| tables::read_tables(&transaction))
             .map_err(|fault| unreadable(path, fault))?;
+        tables::check_newest(&database, header.revision)
+            .map_err(|fault| unreadable(path, fault))?;
+        let rows = tables::row_count(&database).map_err(|fault| unreadable(path, fault))?;
         let file_bytes = meter.file_bytes();
         let store = Self {
             fs,
             cache_bytes: options.cache_bytes,
-            shared: Shared::new(path.to_owned(), database),
+            shared: Shared::new(shared_path.clone(), database),
             meter,
             header,
             running: None,
@@ -69,6 +71,7 @@ impl StateStore {
         Ok(Opened {
             store,
             tables,
+            rows,
             applied_index: header.applied_index,
             revision: header.revision,
             generation: header.generation,
@@ -79,13 +82,10 @@ impl StateStore {
 }
 
 fn create(fs: &dyn FileSystem, path: &Path, options: &StoreOptions) -> Result<(), Fault> {
-    let part = part_path(path);
-    let file_options = FileOptions {
-        mode: OpenMode::CreateNew,
-        cache_bytes: CREATE_CACHE_BYTES,
-        verify: false,
-        meter: None,
-    };
+    let part: Arc<Path> = part_path(path).into();
+    let _inside = panics::enter(&part);
+    let file_options =
+        FileOptions { mode: OpenMode::CreateNew, cache_bytes: CREATE_CACHE_BYTES, meter: None };
     let OpenFile { database, .. } = open_file(fs, &part, file_options)?;
     let header = Header {
         identity: options.identity,
@@ -110,6 +110,11 @@ pub(super) fn part_path(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(".part");
     name.into()
+}
+
+/// Whether `path` is where a store is built.
+pub(super) fn is_part(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "part")
 }
 
 /// Removes a file, if it is there. Its name may come back after a crash.

@@ -5,7 +5,8 @@
 //! rewritten, calls that began on the old one end there, and the next ones find the new one; both
 //! hold the same rows.
 
-use std::path::PathBuf;
+use std::ops::Deref;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -14,13 +15,14 @@ use parking_lot::RwLock;
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable};
 
 use super::error::Fault;
+use super::panics::{self, Inside};
 use super::seal::unseal;
 use super::tables::{REVISIONS, runs, worth_a_walk};
 use crate::mvcc::{Revision, Row, RowKey, Rows, RowsError, ScanBounds};
 
 /// What the store and its readers share.
 pub(super) struct Shared {
-    pub(super) path: PathBuf,
+    pub(super) path: Arc<Path>,
     /// The file of now, `None` once closed. A leaf lock: held to copy or replace the pointer, never
     /// while anything is read or another lock taken.
     current: RwLock<Option<Arc<Database>>>,
@@ -29,7 +31,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(path: PathBuf, database: Database) -> Arc<Self> {
+    pub(super) fn new(path: Arc<Path>, database: Database) -> Arc<Self> {
         Arc::new(Self {
             path,
             current: RwLock::new(Some(Arc::new(database))),
@@ -38,12 +40,13 @@ impl Shared {
         })
     }
 
-    /// The file of now.
-    pub(super) fn database(&self) -> Result<Arc<Database>, Fault> {
+    /// The file of now, for one call.
+    pub(super) fn database(&self) -> Result<InUse, Fault> {
         if self.failed.load(Ordering::Acquire) {
             return Err(Fault::Earlier);
         }
-        self.current.read().clone().ok_or(Fault::Earlier)
+        let database = self.current.read().clone().ok_or(Fault::Earlier)?;
+        Ok(InUse { database, _inside: panics::enter(&self.path) })
     }
 
     /// Replaces the file, or closes it with `None`; returns the one before.
@@ -54,6 +57,21 @@ impl Shared {
     /// From now on every call fails.
     pub(super) fn fail(&self) {
         self.failed.store(true, Ordering::Release);
+    }
+}
+
+/// The file while it is used.
+pub(super) struct InUse {
+    database: Arc<Database>,
+    /// After the file: the last one who uses a replaced one closes it.
+    _inside: Inside,
+}
+
+impl Deref for InUse {
+    type Target = Database;
+
+    fn deref(&self) -> &Database {
+        &self.database
     }
 }
 
@@ -103,6 +121,9 @@ impl Rows for StoreReader {
 }
 
 /// Appends the rows from `from` on, in order; returns whether a bound stopped it.
+///
+/// # Errors
+/// [`Fault::Damaged`] if a row does not come after `from` and the row before it: a page is not where it was.
 pub(super) fn scan(
     database: &Database,
     from: &[u8],
@@ -110,6 +131,7 @@ pub(super) fn scan(
     out: &mut Vec<Row>,
 ) -> Result<bool, Fault> {
     let (mut rows, mut bytes) = (0, 0);
+    let mut last: Option<RowKey> = None;
     let table = database.begin_read()?.open_table(REVISIONS)?;
     for pair in ReadableTable::range(&table, from..)? {
         if rows >= bounds.rows_max || bytes >= bounds.bytes_max {
@@ -118,6 +140,14 @@ pub(super) fn scan(
         let (key, sealed) = pair?;
         let key = RowKey::decode(key.value())
             .ok_or_else(|| Fault::Damaged(format!("{:?} is not a row key", key.value())))?;
+        let ascends = match &last {
+            Some(last) => last.as_bytes() < key.as_bytes(),
+            None => from <= key.as_bytes(),
+        };
+        if !ascends {
+            return Err(Fault::Damaged(format!("row {key:?} is out of order")));
+        }
+        last = Some(key);
         let stored = stored(&key, sealed.value())?;
         rows += 1;
         bytes += stored.len();

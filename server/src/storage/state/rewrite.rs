@@ -12,7 +12,7 @@
 //! The copy counts for nothing before it is whole, durable and renamed, so a crash at any instant
 //! leaves the old file or the new one, each with the same rows; the store's generation stays.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -22,6 +22,7 @@ use super::StateStore;
 use super::backend::{FileOptions, Meter, OpenFile, open_file};
 use super::error::{Fault, RewriteError};
 use super::open::{part_path, remove_if_there};
+use super::panics;
 use super::reader::scan;
 use super::tables::{self, Appended, Header};
 use crate::mvcc::{Revision, Row, RowKey, ScanBounds};
@@ -65,7 +66,7 @@ pub struct RewriteReport {
 pub struct Rewrite {
     fs: SharedFs,
     path: PathBuf,
-    part: PathBuf,
+    part: Arc<Path>,
     /// `None` once it is handed over.
     copy: Option<Database>,
     meter: Arc<Meter>,
@@ -87,11 +88,12 @@ impl Rewrite {
     /// [`RewriteError::Copy`] if the copy cannot be made: the store goes on.
     pub fn begin(store: &mut StateStore) -> Result<Self, RewriteError> {
         let path = store.path().to_owned();
-        let part = part_path(&path);
+        let part: Arc<Path> = part_path(&path).into();
+        let _copy = panics::enter(&part);
         if store.rewrite.strong_count() > 0 {
             return Err(RewriteError::Busy { path });
         }
-        let copy_failed = |fault| RewriteError::Copy { path: part.clone(), fault };
+        let copy_failed = |fault| RewriteError::Copy { path: part.to_path_buf(), fault };
         let space = store.fs.space(parent(&path)).map_err(|error| copy_failed(error.into()))?;
         // Of a file system that is low already, nothing more is refused.
         let low_bytes = if space.is_low() { 0 } else { space.low_bytes() };
@@ -102,12 +104,8 @@ impl Rewrite {
             return Err(RewriteError::NoRoom { path, needed_bytes, free_bytes });
         }
         remove_if_there(&*store.fs, &part).map_err(copy_failed)?;
-        let options = FileOptions {
-            mode: OpenMode::CreateNew,
-            cache_bytes: COPY_CACHE_BYTES,
-            verify: false,
-            meter: None,
-        };
+        let options =
+            FileOptions { mode: OpenMode::CreateNew, cache_bytes: COPY_CACHE_BYTES, meter: None };
         let opened = open_file(&*store.fs, &part, options).and_then(|opened| {
             tables::initialize(&opened.database, &store.header).map(|()| opened)
         });
@@ -145,6 +143,7 @@ impl Rewrite {
         store: &StateStore,
         rows_max: usize,
     ) -> Result<RewriteProgress, RewriteError> {
+        let _copy = panics::enter(&self.part);
         let rows_max = rows_max.max(1);
         self.check_room()?;
         // Deletions come first: one of a row that is not copied yet has nothing to do here, because
@@ -181,16 +180,24 @@ impl Rewrite {
             return Err(RewriteError::Busy { path: self.path.clone() });
         }
         while self.step(store, 1000)? == RewriteProgress::More {}
+        let copied = self.part.clone();
+        let _copy = panics::enter(&copied);
         let header = self.seal(store)?;
         let options = FileOptions {
             mode: OpenMode::Existing,
             cache_bytes: store.cache_bytes,
-            verify: false,
             meter: Some(self.meter.clone()),
         };
         let part = open_file(&*self.fs, &self.part, options);
         let OpenFile { database, meter, .. } = part.map_err(|fault| self.copy_failed(fault))?;
-        let rows = row_count(&database).map_err(|fault| self.copy_failed(fault))?;
+        let rows = tables::row_count(&database).map_err(|fault| self.copy_failed(fault))?;
+        // What a page that came back has lost must not be lost for good.
+        store
+            .shared
+            .database()
+            .and_then(|database| tables::row_count(&database))
+            .and_then(|said| tables::check_count("rows", rows, said))
+            .map_err(|fault| self.store_failed(fault))?;
         let swapped = self
             .fs
             .rename(&self.part, &self.path)
@@ -286,7 +293,7 @@ impl Rewrite {
     }
 
     fn copy_failed(&self, fault: Fault) -> RewriteError {
-        RewriteError::Copy { path: self.part.clone(), fault }
+        RewriteError::Copy { path: self.part.to_path_buf(), fault }
     }
 
     fn store_failed(&self, fault: Fault) -> RewriteError {
@@ -296,13 +303,9 @@ impl Rewrite {
 
 impl Drop for Rewrite {
     fn drop(&mut self) {
+        let _copy = panics::enter(&self.part);
         self.copy = None;
         // A finished one has no such file; one that stays is removed at the next start.
         let _ = remove_if_there(&*self.fs, &self.part);
     }
-}
-
-fn row_count(database: &Database) -> Result<u64, Fault> {
-    use redb::ReadableTableMetadata;
-    Ok(database.begin_read()?.open_table(tables::REVISIONS)?.len()?)
 }

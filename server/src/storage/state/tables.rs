@@ -12,8 +12,8 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use redb::{
-    Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
-    TableError, WriteTransaction,
+    Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition, TableError, TableHandle, WriteTransaction,
 };
 
 use super::error::{Fault, Refusal};
@@ -168,6 +168,24 @@ pub(super) fn initialize(database: &Database, header: &Header) -> Result<(), Fau
     Ok(transaction.commit()?)
 }
 
+/// How many rows the file says that it holds.
+pub(super) fn row_count(database: &Database) -> Result<u64, Fault> {
+    Ok(database.begin_read()?.open_table(REVISIONS)?.len()?)
+}
+
+/// Whether no row is newer than the header says: else one of them is of another time.
+pub(super) fn check_newest(database: &Database, revision: i64) -> Result<(), Fault> {
+    let table = database.begin_read()?.open_table(REVISIONS)?;
+    let Some((key, _)) = table.last()? else { return Ok(()) };
+    match RowKey::decode(key.value()) {
+        Some(newest) if newest.revision().main <= revision => Ok(()),
+        _ => Err(Fault::Damaged(format!(
+            "its last row is {:?}, and its header is of revision {revision}",
+            key.value()
+        ))),
+    }
+}
+
 /// Begins a write that, once durable, opens in milliseconds after a crash.
 ///
 /// Quick repair makes the commit two-phase and stores the allocator's state with it, so that redb
@@ -261,7 +279,17 @@ pub(super) fn write_tables(
 }
 
 /// Reads all of the small tables.
+///
+/// A table that is not there is empty: a version before it wrote the file. One whose name is unknown is one that
+/// cannot be found by its own.
 pub(super) fn read_tables(transaction: &ReadTransaction) -> Result<Vec<TableRow>, Fault> {
+    let is_known = |name: &str| {
+        [REVISIONS.name(), STORE.name()].contains(&name)
+            || Table::ALL.iter().any(|table| table.name() == name)
+    };
+    if let Some(unknown) = transaction.list_tables()?.find(|table| !is_known(table.name())) {
+        return Err(Fault::Damaged(format!("it has the unknown table {:?}", unknown.name())));
+    }
     let mut records = Vec::new();
     for table in Table::ALL {
         let opened = match transaction.open_table(small(table)) {
@@ -270,17 +298,36 @@ pub(super) fn read_tables(transaction: &ReadTransaction) -> Result<Vec<TableRow>
             Err(TableError::TableDoesNotExist(_)) => continue,
             Err(error) => return Err(error.into()),
         };
+        let mut last: Option<Bytes> = None;
+        let mut read = 0;
         for pair in opened.iter()? {
             let (key, sealed) = pair?;
             let key = Bytes::copy_from_slice(key.value());
+            if last.replace(key.clone()).is_some_and(|last| last >= key) {
+                let what = format!("record {key:?} of table {} is out of order", table.name());
+                return Err(Fault::Damaged(what));
+            }
             let value = unseal(&key, sealed.value(), || {
                 format!("record {key:?} of table {}", table.name())
             })?;
             let value = Some(Bytes::copy_from_slice(value));
             records.push(TableRow { table, key, value });
+            read += 1;
         }
+        check_count(&format!("records of table {}", table.name()), read, opened.len()?)?;
     }
     Ok(records)
+}
+
+/// Compares how many `what` were found with how many there are said to be.
+///
+/// # Errors
+/// [`Fault::Damaged`] if some were lost, or came back.
+pub fn check_count(what: &str, found: u64, said: u64) -> Result<(), Fault> {
+    if found == said {
+        return Ok(());
+    }
+    Err(Fault::Damaged(format!("it says that it holds {said} {what}, and {found} are there")))
 }
 
 fn small(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {

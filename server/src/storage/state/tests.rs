@@ -23,7 +23,6 @@ fn options() -> StoreOptions {
         identity: Identity { cluster_id: 7, incarnation: 9 },
         create: true,
         generation: 3,
-        verify: false,
     }
 }
 

@@ -186,6 +186,11 @@ impl TestFs {
         Self::of(self.0.lock().disk.clone())
     }
 
+    /// Gives its memory back, for one that nobody will use or drop.
+    pub(crate) fn wipe(&self) {
+        *self.0.lock() = Inner::default();
+    }
+
     /// The disk after a power cut; `choose(n)` picks one of `0..n`, of which 0 loses most.
     pub(crate) fn after_crash(&self, choose: impl FnMut(usize) -> usize) -> Self {
         Self::of(self.0.lock().disk.clone().crash(choose))

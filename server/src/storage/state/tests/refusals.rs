@@ -1,5 +1,7 @@
 //! Files that are refused, and bits that flipped: named, never served.
 
+use std::sync::mpsc;
+
 use super::*;
 
 #[test]
@@ -152,35 +154,147 @@ fn what_is_no_store_or_a_cut_one_is_refused_with_its_path() {
     }
 }
 
-#[test]
-fn a_page_that_was_lost_is_an_error_and_never_a_panic_or_a_missing_row() {
-    let fs = TestFs::recording("member");
-    let mut store = open(&fs).store;
-    for number in 1..=11 {
-        store.flush(batch(number)).unwrap();
-    }
-    store.close().unwrap();
-    let whole = fs.file(Path::new(PATH)).unwrap();
-    let expected = models()[11].clone();
-    let mut errors = 0;
-    for page in 1..whole.len() / 4096 {
-        for fill in [0, 0xff] {
-            let mut file = whole.clone();
-            file[page * 4096..(page + 1) * 4096].fill(fill);
-            let fs = TestFs::recording("member");
-            fs.put(Path::new(PATH), &file);
-            let Ok(mut opened) = StateStore::open(fs.shared(), Path::new(PATH), &options()) else {
-                errors += 1;
-                continue;
-            };
-            let mut rows = Vec::new();
-            let scanned = opened.store.reader().scan(Revision::default(), 1000, &mut rows);
-            match scanned {
-                Ok(()) => assert_eq!(Model::read(&opened), expected, "page {page}"),
-                Err(_) => errors += 1,
+thread_local! {
+    /// Where a thread that reads a damaged file says what it believes, and the file.
+    static BELIEVER: std::cell::Cell<Option<(mpsc::Sender<Option<Model>>, TestFs)>> =
+        const { std::cell::Cell::new(None) };
+}
+
+/// What `read` makes of a damaged file; `None` if the process ends for it, be it by a panic inside redb.
+fn believed(
+    file: &[u8],
+    read: impl FnOnce(&TestFs) -> Option<Model> + Send + 'static,
+) -> Option<Model> {
+    static HOOK: std::sync::Once = std::sync::Once::new();
+    HOOK.call_once(|| {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let (damaged, believer) = (panics::of_file(panic), BELIEVER.take());
+            match (damaged, believer) {
+                (Some(damaged), Some((believer, fs))) if damaged.to_string().contains(PATH) => {
+                    // The process ends here: nothing unwinds.
+                    fs.wipe();
+                    believer.send(None).unwrap();
+                    loop {
+                        std::thread::park();
+                    }
+                }
+                _ => report(panic),
             }
-            let _ = opened.store.flush(FlushBatch { applied_index: 132, ..batch(12) });
+        }));
+    });
+    let (believer, belief) = mpsc::channel();
+    let fs = TestFs::default();
+    fs.put(Path::new(PATH), file);
+    std::thread::spawn(move || {
+        BELIEVER.set(Some((believer.clone(), fs.clone())));
+        believer.send(read(&fs)).unwrap();
+    });
+    belief.recv().expect("it ends by a panic that is not one inside redb")
+}
+
+/// What a start that reads every row believes. Whatever is read by its revision must be what was written.
+fn read_all(fs: &TestFs, expected: &Model) -> Option<Model> {
+    let mut opened = StateStore::open(fs.shared(), Path::new(PATH), &options()).ok()?;
+    let mut rows = Vec::new();
+    let reader = opened.store.reader();
+    reader.scan(Revision::default(), usize::MAX, &mut rows).ok()?;
+    check_count("rows", rows.len() as u64, opened.rows).ok()?;
+    let model = Model::read(&opened);
+    for (key, stored) in &expected.rows {
+        let revision = RowKey::decode(key).unwrap().revision();
+        let mut read = Vec::new();
+        if !key.ends_with(b"t") && reader.get_many(&[revision], &mut read).is_ok() {
+            assert_eq!(read.first(), Some(stored));
         }
     }
-    assert!(errors >= 4, "only {errors} of the pages held anything");
+    let _ = opened.store.flush(batch(12));
+    Some(model)
+}
+
+/// What is in the copy that a rewrite makes of it.
+fn rewrite_all(fs: &TestFs) -> Option<Model> {
+    let mut store = StateStore::open(fs.shared(), Path::new(PATH), &options()).ok()?.store;
+    rewrite(&mut store, 1000).ok()?;
+    store.close().ok()?;
+    Some(Model::read(&StateStore::open(fs.shared(), Path::new(PATH), &options()).ok()?))
+}
+
+const PAGE_BYTES: usize = 4096;
+
+/// The file after each batch and the end, and what the last of them holds.
+fn history(batches: u64) -> (Vec<Vec<u8>>, Model) {
+    let fs = TestFs::recording("member");
+    let mut store = open(&fs).store;
+    let mut model = Model { revision: 1, ..Model::default() };
+    let mut files = Vec::new();
+    for number in 1..=batches {
+        store.flush(batch(number)).unwrap();
+        model.flush(&batch(number));
+        files.push(fs.bytes(Path::new(PATH)));
+    }
+    store.close().unwrap();
+    files.push(fs.bytes(Path::new(PATH)));
+    (files, model)
+}
+
+#[test]
+fn a_page_that_was_lost_or_is_of_another_time_ends_the_process_or_is_not_needed() {
+    let (files, expected) = history(11);
+    let whole = files.last().unwrap();
+    let mut ends = 0;
+    for page in 1..whole.len() / PAGE_BYTES {
+        let place = page * PAGE_BYTES..(page + 1) * PAGE_BYTES;
+        let mut contents = vec![vec![0; PAGE_BYTES], vec![0xff; PAGE_BYTES]];
+        contents.extend(files.iter().filter_map(|file| Some(file.get(place.clone())?.to_vec())));
+        contents.sort();
+        contents.dedup();
+        for content in &contents {
+            let mut file = whole.clone();
+            file[place.clone()].copy_from_slice(content);
+            let model = expected.clone();
+            let beliefs =
+                [believed(&file, move |fs| read_all(fs, &model)), believed(&file, rewrite_all)];
+            for belief in beliefs {
+                match belief {
+                    // Records of another time are whole, and as many: nobody can tell.
+                    Some(model) => {
+                        assert_eq!(Model { tables: expected.tables.clone(), ..model }, expected);
+                    }
+                    None => ends += 1,
+                }
+            }
+        }
+    }
+    assert!(ends >= 80, "only {ends} of the pages held anything");
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_a_page_ends_the_process_or_changes_nothing() {
+    let (files, expected) = history(11);
+    let whole = files.last().unwrap();
+    let mut ends = 0;
+    for page in 1..whole.len() / PAGE_BYTES {
+        let place = page * PAGE_BYTES;
+        let used = whole[place..place + PAGE_BYTES].iter().rposition(|byte| *byte != 0);
+        let Some(used) = used.filter(|_| [1, 2].contains(&whole[place])) else { continue };
+        // Every bit of where the offsets begin, and one of some bytes behind it.
+        for byte in 0..=used {
+            let bits = match byte {
+                0..16 => 0..8,
+                _ if byte % 29 == 0 => byte % 8..byte % 8 + 1,
+                _ => continue,
+            };
+            for bit in bits {
+                let mut file = whole.clone();
+                file[place + byte] ^= 1 << bit;
+                let model = expected.clone();
+                match believed(&file, move |fs| read_all(fs, &model)) {
+                    Some(model) => assert_eq!(model, expected, "page {page} byte {byte} bit {bit}"),
+                    None => ends += 1,
+                }
+            }
+        }
+    }
+    assert!(ends >= 1000, "only {ends} of the bits mattered");
 }
