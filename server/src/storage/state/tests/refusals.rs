@@ -212,6 +212,24 @@ fn read_all(fs: &TestFs, expected: &Model) -> Option<Model> {
     Some(model)
 }
 
+/// Runs a test in a process of its own, which ends with it: threads that panicked inside redb stay in the hook
+/// for ever, and the end of a test run waits for the hook.
+fn in_a_process_of_its_own(name: &str, test: impl FnOnce() + std::panic::UnwindSafe) {
+    const IS_CHILD: &str = "QUORATE_TEST_IS_CHILD";
+    if std::env::var_os(IS_CHILD).is_some() {
+        std::process::exit(i32::from(std::panic::catch_unwind(test).is_err()));
+    }
+    let path = format!("{}::{name}", module_path!().split_once("::").unwrap().1);
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([&path, "--exact", "--nocapture"])
+        .env(IS_CHILD, "1")
+        .output()
+        .unwrap();
+    let said = [child.stdout, child.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+    assert!(said[0].contains("running 1 test"), "no test {path}: {said:?}");
+    assert!(child.status.success(), "{}{}", said[0], said[1]);
+}
+
 /// What is in the copy that a rewrite makes of it.
 fn rewrite_all(fs: &TestFs) -> Option<Model> {
     let mut store = StateStore::open(fs.shared(), Path::new(PATH), &options()).ok()?.store;
@@ -240,6 +258,11 @@ fn history(batches: u64) -> (Vec<Vec<u8>>, Model) {
 
 #[test]
 fn a_page_that_was_lost_or_is_of_another_time_ends_the_process_or_is_not_needed() {
+    let name = "a_page_that_was_lost_or_is_of_another_time_ends_the_process_or_is_not_needed";
+    in_a_process_of_its_own(name, pages_of_another_time);
+}
+
+fn pages_of_another_time() {
     let (files, expected) = history(11);
     let whole = files.last().unwrap();
     let mut ends = 0;
@@ -271,6 +294,11 @@ fn a_page_that_was_lost_or_is_of_another_time_ends_the_process_or_is_not_needed(
 
 #[test]
 fn a_flipped_bit_anywhere_in_a_page_ends_the_process_or_changes_nothing() {
+    let name = "a_flipped_bit_anywhere_in_a_page_ends_the_process_or_changes_nothing";
+    in_a_process_of_its_own(name, flipped_bits);
+}
+
+fn flipped_bits() {
     let (files, expected) = history(11);
     let whole = files.last().unwrap();
     let mut ends = 0;
