@@ -498,7 +498,7 @@ fn log_recovery(data_dir: &Path, report: &Report) {
         data_dir = %data_dir.display(),
         created = report.created,
         applied_index = report.applied_index,
-        revision = report.revision,
+        flushed_revision = report.revision,
         checkpoint_revision = report.checkpoint_revision,
         rows = report.rows,
         entries = report.entries,

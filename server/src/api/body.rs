@@ -145,8 +145,8 @@ impl Call {
         if elapsed > self.slow {
             let (service, method, _) = METHODS[self.method];
             let code = code_name(code as usize);
-            let elapsed_ms = elapsed.as_secs_f64() * 1000.0;
-            tracing::warn!(service, method, elapsed_ms, code, "slow request");
+            let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+            tracing::warn!(service, method, elapsed_us, code, "slow request");
         }
     }
 }
