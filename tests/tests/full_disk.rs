@@ -233,7 +233,7 @@ async fn comes_back(server: &mut Server, filling: &Filling) -> Outcome {
 
 #[tokio::test]
 async fn a_small_disk_full_of_small_values_is_refused_and_comes_back() -> Outcome {
-    let (mebibytes, clients, value_bytes) = (300, 16, 100_000);
+    let (mebibytes, clients, value_bytes) = (300, 4, 100_000);
     is_filled_and_comes_back(Filling { mebibytes, clients, value_bytes, may_end: false }).await
 }
 

@@ -16,7 +16,7 @@ use crate::state_machine::FlushBatch;
 use crate::storage::flusher::{Flusher, FlusherError, Step};
 use crate::telemetry::Metrics;
 
-/// How often the file system is asked what is left.
+/// How often the file system is asked what is left, beside after each flush.
 const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a member that failed waits for a thread to put its work down.
 pub(super) const ABANDON_WAIT: Duration = Duration::from_secs(5);
@@ -246,7 +246,12 @@ impl Driver {
                 None => {}
             }
             self.check_space();
-            is_idle = matches!(self.worker.step()?, Step::Idle);
+            let step = self.worker.step()?;
+            if matches!(step, Step::Flushed(_)) {
+                // Who writes fast fills a small disk between two looks.
+                self.space_checked = None;
+            }
+            is_idle = matches!(step, Step::Idle);
             if is_idle && self.stopping == Stopping::InOrder {
                 return Ok(());
             }
